@@ -1,0 +1,60 @@
+"""Nothing in the tests reaches the Hub. What several of them need is made once, by the real code and scripts."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import corpus
+import pytest
+from transformers import AutoTokenizer
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def documents() -> list[str]:
+    return corpus.documents()
+
+
+@pytest.fixture(scope="session")
+def corpus_dir(tmp_path_factory) -> Path:
+    """A cleaned corpus: train/validation/test.parquet."""
+    return corpus.write_corpus(tmp_path_factory.mktemp("data") / "corpus")
+
+
+@pytest.fixture(scope="session")
+def tokenizer_dirs(tmp_path_factory, documents) -> dict[str, Path]:
+    """Per track a tokenizer directory with 512 entries."""
+    from lm_recipes.tokenization.training import train_tokenizer
+
+    directories = {}
+    for track, model_type in (("bert", "wordpiece"), ("gpt", "bpe")):
+        directories[track] = tmp_path_factory.mktemp("tokenizers") / track
+        train_tokenizer(documents[:400], model_type, 512).save_pretrained(directories[track])
+    return directories
+
+
+@pytest.fixture
+def bert_tokenizer(tokenizer_dirs):
+    return AutoTokenizer.from_pretrained(tokenizer_dirs["bert"])
+
+
+@pytest.fixture
+def gpt_tokenizer(tokenizer_dirs):
+    return AutoTokenizer.from_pretrained(tokenizer_dirs["gpt"])
+
+
+@pytest.fixture(scope="session")
+def packed(tmp_path_factory, corpus_dir, tokenizer_dirs) -> dict[str, tuple[Path, Path]]:
+    """Per track the packed corpus (blocks of 64) and its tokenizer, made by recipes/corpus/pack.py."""
+    made = {}
+    for track, tokenizer in tokenizer_dirs.items():
+        output = tmp_path_factory.mktemp("packed") / track
+        flags = f"--data {corpus_dir} --tokenizer_name_or_path {tokenizer} --output_dir {output} --block_size 64"
+        script = ROOT / "recipes" / "corpus" / "pack.py"
+        subprocess.run([sys.executable, script, *flags.split()], check=True, capture_output=True)
+        made[track] = (output, tokenizer)
+    return made
