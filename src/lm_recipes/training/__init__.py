@@ -1,0 +1,1 @@
+"""How is it trained? transformers' Trainer with the few things pretraining needs on top."""

@@ -1,0 +1,161 @@
+"""How does pretraining run? HF Trainer, with exact evaluation, a watchdog on the loss and its own optimizer."""
+
+import math
+import time
+
+import torch
+from torch.nn import functional
+from transformers import PreTrainedModel, Trainer, TrainerCallback
+
+from lm_recipes.launch import UserError
+from lm_recipes.training.arguments import PretrainingArguments
+from lm_recipes.training.optimizer import MuonAdamW
+
+
+class LanguageModelTrainer(Trainer):
+    """Trainer for packed MLM and CLM. On top of the stock one:
+
+    - evaluation has a collator of its own (fixed 15 % masks whatever training does) and reports exact token-level
+      numbers: loss in nats per token, masked or next-token accuracy, bits per byte where `bytes_per_block` is known;
+    - collators with an `epoch` are told it, so that masks differ between epochs and resume exactly;
+    - a non-finite loss stops the run and names the step, without waiting for the device in between;
+    - logs carry tokens per second.
+
+    Args:
+        eval_collator: as `data_collator`, for evaluation only.
+        bytes_per_token: UTF-8 bytes of text per evaluated label, over the whole evaluation set; with it
+            `eval_bits_per_byte` is reported (causal models only: MLM losses do not add up to a text's likelihood).
+    """
+
+    def __init__(self, *, eval_collator, bytes_per_token: float | None = None, **kwargs) -> None:
+        super().__init__(compute_metrics=self._token_metrics, preprocess_logits_for_metrics=self._per_token, **kwargs)
+        self.eval_collator = eval_collator
+        self.bytes_per_token = bytes_per_token
+        self._shifted = self.model.can_generate()  # causal models predict the next token
+        self.add_callback(_Epochs(self.data_collator))
+        self._watch = _Watchdog()
+        self.add_callback(self._watch)
+
+    def create_optimizer(self, model=None):
+        args: PretrainingArguments = self.args
+        if self.optimizer is None and args.muon_learning_rate is not None:
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise UserError(
+                    "Muon needs whole matrices, not shards; leave --muon_learning_rate unset under FSDP/DeepSpeed"
+                )
+            self.optimizer = MuonAdamW(
+                self.model if model is None else model,
+                learning_rate=args.learning_rate,
+                muon_learning_rate=args.muon_learning_rate,
+                betas=(args.adam_beta1, args.adam_beta2),
+                eps=args.adam_epsilon,
+                weight_decay=args.weight_decay,
+            )
+        return super().create_optimizer(model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer=None):
+        self.args.schedule(num_training_steps)
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        self._tokens += inputs["input_ids"].numel() * self.args.world_size
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self._watch.see(loss, self.state.global_step + 1)
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            now = time.perf_counter()
+            logs["tokens_per_second"] = round(self._tokens / (now - self._logged_at))
+            self._tokens, self._logged_at = 0, now
+        super().log(logs, start_time)
+
+    def get_eval_dataloader(self, eval_dataset=None):
+        training_collator, self.data_collator = self.data_collator, self.eval_collator
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = training_collator
+
+    def evaluation_loop(self, *args, **kwargs):
+        with sparse_prediction(self.model, False):
+            return super().evaluation_loop(*args, **kwargs)
+
+    def train(self, *args, **kwargs):
+        self._tokens, self._logged_at = 0, time.perf_counter()
+        with sparse_prediction(self.model, True):
+            return super().train(*args, **kwargs)
+
+    def _per_token(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """`[B, L, V]` logits to per-token loss in nats and correctness, both `[B, L]`, where no label: NaN, False.
+
+        Keeping these instead of logits makes evaluation exact over any batching and number of processes.
+        """
+        logits = logits[0] if isinstance(logits, tuple) else logits
+        if self._shifted:
+            logits, labels = logits[:, :-1], labels[:, 1:]
+        loss = functional.cross_entropy(logits.transpose(1, 2).float(), labels, reduction="none")
+        return loss.masked_fill(labels == -100, math.nan), logits.argmax(-1) == labels
+
+    def _token_metrics(self, prediction) -> dict[str, float]:
+        loss, correct = prediction.predictions
+        asked = ~(loss != loss)
+        nats = float(loss[asked].mean(dtype="float64"))
+        metrics = {
+            "nats_per_token": nats,
+            "accuracy": float(correct[asked].mean()),
+            "tokens": int(asked.sum()),
+        }
+        if self.bytes_per_token is not None:
+            metrics["bits_per_byte"] = nats / math.log(2) / self.bytes_per_token
+        return metrics
+
+
+class sparse_prediction:
+    """Let ModernBERT compute MLM logits at the masked positions only (training) or everywhere (evaluation).
+
+    A switch on the model in memory, not in its config: a saved model behaves as transformers users expect.
+    """
+
+    def __init__(self, model: PreTrainedModel, on: bool) -> None:
+        self.model, self.on = model, on
+
+    def __enter__(self) -> None:
+        self.before = getattr(self.model, "sparse_prediction", None)
+        if self.before is not None:
+            self.model.sparse_prediction = self.on
+
+    def __exit__(self, *_) -> None:
+        if self.before is not None:
+            self.model.sparse_prediction = self.before
+
+
+class _Epochs(TrainerCallback):
+    """Tells the training collator which epoch it is in; masks derive from it."""
+
+    def __init__(self, collator) -> None:
+        self.collator = collator
+
+    def on_epoch_begin(self, args, state, control, **kwargs) -> None:
+        if hasattr(self.collator, "epoch"):
+            self.collator.epoch = int(state.epoch or 0)
+
+
+class _Watchdog(TrainerCallback):
+    """Remembers the first step whose loss was not finite, on the device; stops the run at the next log or save."""
+
+    def __init__(self) -> None:
+        self.first_bad_step = None
+
+    def see(self, loss: torch.Tensor, step: int) -> None:
+        if self.first_bad_step is None:
+            self.first_bad_step = torch.full((), -1, device=loss.device)
+        bad = ~torch.isfinite(loss) & (self.first_bad_step < 0)
+        self.first_bad_step = torch.where(bad, step, self.first_bad_step)
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        if (control.should_save or control.should_log or control.should_evaluate) and self.first_bad_step >= 0:
+            raise UserError(
+                f"the loss is not finite at step {int(self.first_bad_step)}; lower the learning rate (now "
+                f"{args.learning_rate}) or look at the data of that step; {args.output_dir} has the checkpoints before"
+            )
