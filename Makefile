@@ -1,0 +1,82 @@
+# Two commands do everything: `make quickstart` and `make test`. Each installs what it needs into .venv first.
+PYTHON ?= python3.11
+VENV   ?= .venv
+PY     := $(VENV)/bin/python
+Q      := runs/quickstart
+
+# Keeps large tensors on the heap instead of mapping them anew at every step: 5 to 13 % of a step on Linux CPUs.
+export GLIBC_TUNABLES ?= glibc.malloc.mmap_threshold=8589934592:glibc.malloc.trim_threshold=17179869184:glibc.malloc.top_pad=268435456:glibc.malloc.hugetlb=1
+
+.PHONY: quickstart test test-all lint bench clean install
+.DELETE_ON_ERROR:
+
+install: $(VENV)/.installed
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade "pip>=25.1"
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[corpus,demo,report,dev]"
+	touch $@
+
+test: install
+	HF_HUB_OFFLINE=1 $(PY) -m pytest
+
+test-all: install
+	HF_HUB_OFFLINE=1 $(PY) -m pytest -m "slow or not slow"
+
+lint: install
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+clean:
+	rm -rf runs .venv .pytest_cache .ruff_cache .hypothesis
+
+# ---- The quickstart: raw Wikipedia XML to two language models and a report. Each line below is a recipe as you would
+# type it. make prints it, runs it, and skips it when its result is newer than the script, its YAML and its inputs.
+
+CLEAN  := recipes/corpus/clean.py recipes/corpus/configs/quickstart.yaml $(wildcard src/lm_recipes/text/*.py)
+TOKENS := recipes/corpus/train_tokenizer.py $(wildcard src/lm_recipes/tokenization/*.py)
+PACK   := recipes/corpus/pack.py $(wildcard src/lm_recipes/objectives/packing.py)
+TRAIN  := $(wildcard src/lm_recipes/objectives/*.py src/lm_recipes/models/*.py src/lm_recipes/training/*.py)
+
+$(Q)/corpus/results.json: $(CLEAN) | install
+	$(PY) recipes/corpus/clean.py --config recipes/corpus/configs/quickstart.yaml
+
+$(Q)/tokenizer-bert/results.json: $(Q)/corpus/results.json $(TOKENS)
+	$(PY) recipes/corpus/train_tokenizer.py --data $(Q)/corpus --model_type wordpiece --vocab_size 4096 --output_dir $(Q)/tokenizer-bert
+
+$(Q)/tokenizer-gpt/results.json: $(Q)/corpus/results.json $(TOKENS)
+	$(PY) recipes/corpus/train_tokenizer.py --data $(Q)/corpus --model_type bpe --vocab_size 4096 --output_dir $(Q)/tokenizer-gpt
+
+$(Q)/packed-bert/results.json: $(Q)/tokenizer-bert/results.json $(PACK)
+	$(PY) recipes/corpus/pack.py --data $(Q)/corpus --tokenizer_name_or_path $(Q)/tokenizer-bert --block_size 128 --output_dir $(Q)/packed-bert
+
+$(Q)/packed-gpt/results.json: $(Q)/tokenizer-gpt/results.json $(PACK)
+	$(PY) recipes/corpus/pack.py --data $(Q)/corpus --tokenizer_name_or_path $(Q)/tokenizer-gpt --block_size 256 --output_dir $(Q)/packed-gpt
+
+$(Q)/bert/results.json: $(Q)/packed-bert/results.json recipes/bert/pretrain.py recipes/bert/configs/pretrain-quickstart.yaml $(TRAIN)
+	$(PY) recipes/bert/pretrain.py --config recipes/bert/configs/pretrain-quickstart.yaml
+
+$(Q)/gpt/results.json: $(Q)/packed-gpt/results.json recipes/gpt/pretrain.py recipes/gpt/configs/pretrain-quickstart.yaml $(TRAIN)
+	$(PY) recipes/gpt/pretrain.py --config recipes/gpt/configs/pretrain-quickstart.yaml
+
+CLASSIFY := recipes/bert/classify.py recipes/bert/configs/classify-quickstart.yaml
+
+$(Q)/sentiment/results.json: $(Q)/bert/results.json $(CLASSIFY)
+	$(PY) recipes/bert/classify.py --config recipes/bert/configs/classify-quickstart.yaml
+
+$(Q)/sentiment-from-scratch/results.json: $(Q)/bert/results.json $(CLASSIFY)
+	$(PY) recipes/bert/classify.py --config recipes/bert/configs/classify-quickstart.yaml --from_scratch --baselines False --output_dir $(Q)/sentiment-from-scratch
+
+$(Q)/sentiment-minilm/results.json: $(CLASSIFY) recipes/bert/configs/classify-quickstart-minilm.yaml | install
+	$(PY) recipes/bert/classify.py --config recipes/bert/configs/classify-quickstart-minilm.yaml
+
+$(Q)/continuations.json: $(Q)/gpt/results.json recipes/gpt/generate.py
+	$(PY) recipes/gpt/generate.py --model_name_or_path $(Q)/gpt --prompt "The history of the city" --strategy greedy beam nucleus --output $@
+
+STEPS := corpus tokenizer-bert tokenizer-gpt packed-bert packed-gpt bert gpt sentiment sentiment-from-scratch sentiment-minilm
+
+$(Q)/report.html: $(STEPS:%=$(Q)/%/results.json) $(Q)/continuations.json recipes/report.py $(wildcard src/lm_recipes/reporting/*)
+	$(PY) recipes/report.py --run_dir $(Q) --output $@
+
+quickstart: $(Q)/report.html
+	@$(PY) recipes/report.py --run_dir $(Q) --summary
