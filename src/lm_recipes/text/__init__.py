@@ -1,0 +1,1 @@
+"""What is done to a document? Markup out, Unicode normalised, bad ones filtered, duplicates removed, all accounted."""
