@@ -1,0 +1,1 @@
+"""How are probabilities turned into text, and texts into predictions?"""
