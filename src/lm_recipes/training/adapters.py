@@ -17,7 +17,20 @@ def with_adapter(model, model_args, task_type: str):
     from peft import get_peft_model
 
     config = adapter_config(model_args, task_type)
-    return get_peft_model(model, config) if config is not None else model
+    if config is None:
+        return model
+    if task_type == "SEQ_CLS":
+        # The head may be new, with random weights that no base model could give back: it is saved whole, not adapted.
+        config.modules_to_save = sorted({*(config.modules_to_save or []), *_head_modules(model)})
+        config.exclude_modules = rf".*\b({'|'.join(config.modules_to_save)})\b.*"
+    return get_peft_model(model, config)
+
+
+def _head_modules(model) -> list[str]:
+    """Names of the modules between an encoder's layers and the class logits."""
+    outside = [name for name, child in model.named_children() if child is not model.base_model]
+    with_weights = [name for name in outside if any(True for _ in getattr(model, name).parameters())]
+    return with_weights + (["pooler"] if getattr(model.base_model, "pooler", None) is not None else [])
 
 
 def adapter_config(model_args, task_type: str):

@@ -29,9 +29,10 @@ def finish(
         card: further arguments of `reporting.cards.model_card` (base_model, datasets, limits).
     """
     args = trainer.args
-    trainer.save_model()
+    trainer.save_model(_internal_call=True)  # a call of the user's would push, with a card that is not ours
     trainer.save_state()
     if trainer.is_world_process_zero():
+        Path(args.output_dir, "training_args.bin").unlink(missing_ok=True)  # a pickle; results.json has the settings
         record = write_results(
             args.output_dir,
             config=config | changed_settings(args),

@@ -1,0 +1,1 @@
+"""How good is it? Losses in bits per byte, tasks with their baselines and intervals."""

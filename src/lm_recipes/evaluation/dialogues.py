@@ -1,0 +1,93 @@
+"""How well does a model predict what the assistant says?"""
+
+import math
+
+import torch
+from torch.nn import functional
+from tqdm import tqdm
+
+
+def held_out(model, tokenizer, conversations: list) -> dict:
+    """`bits_per_byte` of the assistant's turns, and for the first conversation what the model says in place of its
+    last turn: `prompt` (what came before, or its last turn), `answer` and `reference`.
+    """
+    *said, reference = conversations[0]
+    return {
+        "bits_per_byte": assistant_bits_per_byte(model, tokenizer, conversations),
+        "prompt": said[-1]["content"],
+        "answer": answer(model, tokenizer, said),
+        "reference": reference["content"],
+    }
+
+
+@torch.no_grad()
+def assistant_bits_per_byte(model, tokenizer, conversations: list, tokens_per_batch: int = 2048) -> float:
+    """Bits per UTF-8 byte of the assistant's words, each given everything said before it in its window.
+
+    Control tokens (the end of a turn) are not counted: a model that never saw the chat template would pay for them,
+    and "before and after fine-tuning" would compare manners, not words.
+
+    Args:
+        model: any causal LM, in the precision to be measured.
+        tokenizer: with a chat template that has generation markers.
+        conversations: lists of messages that fit the model's context (`alignment.windows`), with assistant turns.
+        tokens_per_batch: bounds memory: logits are `[tokens, vocabulary]`.
+    """
+    encoded = sorted((_encode(tokenizer, messages) for messages in conversations), key=lambda row: len(row[0]))
+    size = sum(
+        len(message["content"].encode()) for messages in conversations for message in messages
+        if message["role"] == "assistant"
+    )  # fmt: skip
+    training, nats = model.training, 0.0
+    model.eval()
+    for batch in tqdm(_batches(encoded, tokens_per_batch), desc="bits per byte", leave=False, disable=None):
+        input_ids, labels = (_pad(column, value) for column, value in zip(zip(*batch, strict=True),
+                             (tokenizer.pad_token_id, -100), strict=True))  # fmt: skip
+        mask = (torch.arange(input_ids.shape[1]) < torch.tensor([[len(row[0])] for row in batch])).long()
+        logits = model(
+            input_ids=input_ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False
+        ).logits[:, :-1]
+        asked = labels[:, 1:].to(logits.device)
+        nats += functional.cross_entropy(logits[asked != -100].float(), asked[asked != -100], reduction="sum").item()
+    model.train(training)
+    return nats / math.log(2) / size
+
+
+def _encode(tokenizer, messages: list[dict]) -> tuple[list[int], list[int]]:
+    rendered = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
+    special = set(tokenizer.all_special_ids)
+    labels = [
+        token if mask and token not in special else -100
+        for token, mask in zip(rendered["input_ids"], rendered["assistant_masks"], strict=True)
+    ]
+    return rendered["input_ids"], labels
+
+
+def _batches(rows: list, tokens_per_batch: int) -> list[list]:
+    """Consecutive rows, sorted by length, so that rows x longest stays within `tokens_per_batch` (or one row)."""
+    batches: list[list] = []
+    for row in rows:
+        if batches and (len(batches[-1]) + 1) * len(row[0]) <= tokens_per_batch:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return batches
+
+
+def _pad(rows: tuple, value: int) -> torch.Tensor:
+    return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
+
+
+@torch.no_grad()
+def answer(model, tokenizer, messages: list[dict], max_new_tokens: int = 64) -> str:
+    """What the model says next, greedily, when `messages` have been said."""
+    prompt = tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+    ).to(model.device)
+    training = model.training
+    ids = model.eval().generate(
+        **prompt, max_new_tokens=max_new_tokens, do_sample=False,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    model.train(training)
+    return tokenizer.decode(ids[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True).strip()

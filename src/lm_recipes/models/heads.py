@@ -1,0 +1,43 @@
+"""How does an encoder get a classification head?"""
+
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, set_seed
+
+from lm_recipes.models.loading import loading, without_loading_report
+
+
+def sequence_classifier(
+    encoder: str,
+    names: list[str],
+    *,
+    seed: int,
+    from_scratch: bool = False,
+    freeze_encoder: bool = False,
+    **options: object,
+) -> PreTrainedModel:
+    """An encoder with a fresh head for the classes `names`, which the saved config will know by name.
+
+    Args:
+        encoder: directory or Hub id that `from_pretrained` takes.
+        seed: of the head's (and with `from_scratch` all) initial weights.
+        from_scratch: the same architecture with random weights.
+        freeze_encoder: train the head only.
+        options: passed to `from_pretrained` (dtype, revision, attn_implementation, quantization_config).
+    """
+    set_seed(seed)
+    labels = {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
+    with loading(encoder):
+        config = AutoConfig.from_pretrained(
+            encoder, revision=options.get("revision"), problem_type="single_label_classification", **labels
+        )
+    if from_scratch:
+        model = AutoModelForSequenceClassification.from_config(config, dtype=options["dtype"])
+    else:
+        # A head for other classes is replaced, not refused: fine-tuning a fine-tuned model is common. That the head
+        # is new is the point here, so the loading report that warns of it is left out.
+        with loading(encoder), without_loading_report():
+            model = AutoModelForSequenceClassification.from_pretrained(
+                encoder, config=config, ignore_mismatched_sizes=True, **options
+            )
+    if freeze_encoder:
+        model.base_model.requires_grad_(False)
+    return model

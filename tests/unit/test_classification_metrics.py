@@ -1,0 +1,190 @@
+"""Numbers of a classifier, what they are compared with, and the rows they are measured on."""
+
+import json
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_models import bert_config, bert_tokenizer
+from transformers import (
+    AutoModelForSequenceClassification,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+
+from lm_recipes.evaluation.baselines import classification_baselines
+from lm_recipes.evaluation.classification import accuracy_interval, classification_metrics, predict, report
+from lm_recipes.launch import UserError
+from lm_recipes.sources.labelled import class_names, load_labelled
+from lm_recipes.tokenization.rows import tokenize_rows
+
+
+def test_macro_f1_and_matthews_see_what_accuracy_hides():
+    references = np.array([0] * 90 + [1] * 10)
+    lazy = classification_metrics(np.zeros(100, dtype=int), references)
+    assert lazy["accuracy"] == 0.9
+    assert lazy["macro_f1"] < 0.5
+    assert lazy["matthews_correlation"] == 0
+
+
+@pytest.mark.parametrize(("accuracy", "rows"), [(0.5, 1000), (0.8, 1000), (0.9, 400)])
+def test_the_bootstrap_interval_has_the_width_of_the_binomial(accuracy, rows):
+    correct = np.arange(rows) < accuracy * rows
+    low, high = accuracy_interval(correct)
+    expected = 2 * 1.96 * np.sqrt(accuracy * (1 - accuracy) / rows)
+    assert low < accuracy < high
+    assert high - low == pytest.approx(expected, rel=0.1)
+
+
+def test_the_interval_of_several_models_resamples_rows_and_not_answers():
+    rng = np.random.default_rng(0)
+    one = rng.random(500) < 0.7
+    same_three_times = np.stack([one, one, one])
+    independent = rng.random((3, 500)) < 0.7
+    single, repeated, pooled = map(accuracy_interval, (one, same_three_times, independent))
+    assert repeated == single  # three copies of one answer are no new evidence
+    assert pooled[1] - pooled[0] < 0.8 * (single[1] - single[0])
+
+
+def test_a_perfect_score_has_an_interval_and_no_nan():
+    assert accuracy_interval(np.ones(20)) == (1.0, 1.0)
+
+
+def test_the_saved_seed_is_chosen_on_validation_and_confusion_rows_are_the_truth():
+    references = {"validation": np.array([0, 1, 1, 0]), "test": np.array([0, 1, 1, 1])}
+    guesses = {
+        7: {"validation": np.array([0, 1, 1, 0]), "test": np.array([1, 1, 1, 0])},  # best on validation
+        8: {"validation": np.array([1, 1, 1, 0]), "test": np.array([0, 1, 1, 1])},  # best on test
+    }
+    metrics = report(guesses, references, ["no", "yes"])
+    assert metrics["saved_seed"] == 7
+    assert metrics["confusion"] == [[0, 1], [1, 2]]
+    assert metrics["per_seed"] == [
+        {"seed": 7, "validation": 1.0, "test": 0.5},
+        {"seed": 8, "validation": 0.75, "test": 1.0},
+    ]
+    assert metrics["test"]["accuracy"] == 0.75
+    assert metrics["test"]["accuracy_low"] <= 0.75 <= metrics["test"]["accuracy_high"]
+
+
+def test_baselines_use_words_and_beat_the_majority_where_words_tell():
+    def split(n):
+        labels = [i % 3 == 0 for i in range(n)]
+        texts = [f"{'awful dull' if label else 'lovely bright'} film number {i}" for i, label in enumerate(labels)]
+        return Dataset.from_dict({"text": texts, "labels": [int(label) for label in labels]})
+
+    found = classification_baselines({"train": split(90), "validation": split(30), "test": split(30)})
+    assert found == {"majority": pytest.approx(2 / 3), "tfidf_logistic_regression": 1.0}
+
+
+@pytest.mark.parametrize("kind", ["bert", "modernbert"])
+def test_predictions_come_in_dataset_order_and_do_not_depend_on_batches(kind, tmp_path):
+    tokenizer = bert_tokenizer()
+    set_seed(3)
+    model = AutoModelForSequenceClassification.from_config(bert_config(kind, len(tokenizer), num_labels=3))
+    texts = ["the quick brown fox jumps over the lazy dog"[i % 7 : i % 7 + 3 + i] for i in range(23)]
+    rows = DatasetDict({"train": Dataset.from_dict({"text": texts, "labels": [0] * 23})})
+    data, _ = tokenize_rows(rows, tokenizer, 16)
+    guesses = []
+    for batch_size in (1, 8):
+        args = TrainingArguments(tmp_path, per_device_eval_batch_size=batch_size, use_cpu=True)
+        trainer = Trainer(model, args, data_collator=DataCollatorWithPadding(tokenizer))
+        guesses.append(predict(trainer, data["train"]).tolist())
+    one_by_one = [
+        int(model.eval()(**tokenizer(text, truncation=True, max_length=16, return_tensors="pt")).logits.argmax())
+        for text in texts
+    ]
+    assert guesses == [one_by_one, one_by_one]
+    assert len(set(one_by_one)) > 1
+
+
+def test_rows_cut_at_max_length_are_counted():
+    tokenizer = bert_tokenizer()
+    texts = ["the fox", "the fox jumps over the lazy dog", "the dog barks"]
+    rows = DatasetDict({"train": Dataset.from_dict({"text": texts, "labels": [0, 1, 0]})})
+    whole, none_cut = tokenize_rows(rows, tokenizer, 64)
+    exactly = max(whole["train"]["length"])
+    assert none_cut == 0
+    assert tokenize_rows(rows, tokenizer, exactly)[1] == 0
+    data, cut = tokenize_rows(rows, tokenizer, exactly - 1)
+    assert cut == 1
+    assert max(data["train"]["length"]) == exactly - 1
+    paired = DatasetDict({"train": rows["train"].add_column("pair", texts)})
+    assert tokenize_rows(paired, tokenizer, 10)[1] == 1
+
+
+def write_rows(path, rows):
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        (["pos", "neg", "pos", "neg"], ["neg", "pos"]),
+        ([10, 9, 10, 9], ["9", "10"]),
+        ([True, False, True, False], ["False", "True"]),
+        ([4.0, 5.0, 4.0, 5.0], ["4.0", "5.0"]),
+    ],
+)
+def test_labels_of_any_type_become_named_classes(values, names):
+    assert class_names([Dataset.from_dict({"y": values})], "s", "y") == names
+
+
+def test_a_class_label_column_keeps_its_own_order():
+    table = Dataset.from_dict({"y": [0, 1]}).cast_column("y", ClassLabel(names=["ham", "eggs"]))
+    assert class_names([table], "s", "y") == ["ham", "eggs"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{"text": "a", "label": "x"}, {"text": "b", "label": None}] * 20, "row 2: `label` is empty"),
+        ([{"text": "a", "label": "x"}, {"text": " ", "label": "y"}] * 20, "row 2: no text in `text`"),
+        ([{"text": f"a{i}", "label": i / 7} for i in range(40)], "holds 40 different values in 40 rows"),
+        ([{"text": f"a{i}", "label": "x"} for i in range(40)], "holds 1 different values"),
+        ([{"text": f"a{i}", "label": [1]} for i in range(40)], "row 1: `label` is a list"),
+        ([{"body": f"a{i}", "label": i % 2} for i in range(40)], "no column `text`; it has body, label"),
+        ([{"text": f"a{i}", "sentiment": i % 2} for i in range(40)], "no column `label`; it has text, sentiment"),
+        ([{"text": f"a{i % 2}", "label": i % 2} for i in range(40)], "no rows for the"),
+    ],
+)
+def test_rows_that_cannot_be_learned_from_are_refused_by_row_and_column(rows, said, tmp_path):
+    source = write_rows(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(UserError, match=said) as refusal:
+        load_labelled(source)
+    assert "\n" not in str(refusal.value)
+    assert str(refusal.value).startswith(source)
+
+
+def test_a_class_without_training_rows_is_refused(tmp_path):
+    rows = [{"text": f"a{i}", "label": i % 2} for i in range(40)]
+    write_rows(tmp_path / "train.jsonl", rows)
+    write_rows(tmp_path / "test.jsonl", [{"text": "new", "label": 2}, {"text": "old", "label": 0}])
+    with pytest.raises(UserError, match="class `2` of `label` has no training row"):
+        load_labelled(str(tmp_path), own_splits={"train": "train", "test": "test"}, validation=0.3)
+
+
+def test_own_splits_are_kept_and_training_rows_that_stand_in_them_are_left_out(tmp_path):
+    write_rows(tmp_path / "train.jsonl", [{"text": f"Film {i}", "label": i % 2} for i in range(40)])
+    write_rows(tmp_path / "test.jsonl", [{"text": "film  7", "label": 1}, {"text": "other", "label": 0}])
+    rows, _ = load_labelled(str(tmp_path), own_splits={"train": "train", "test": "test"}, validation=0.3)
+    assert rows["test"]["text"] == ["film  7", "other"]
+    assert len(rows["train"]) + len(rows["validation"]) == 39
+    assert "Film 7" not in [*rows["train"]["text"], *rows["validation"]["text"]]
+
+
+@given(order=st.permutations(range(30)))
+def test_splits_do_not_depend_on_order_and_copies_never_straddle_them(order, tmp_path_factory):
+    rows = [{"text": f"{'The' if i < 15 else ' the '} film {i % 15}", "label": i % 2} for i in range(30)]
+    rows = [{**row, "label": int(row["text"].split()[-1]) % 2} for row in rows]
+    source = write_rows(tmp_path_factory.mktemp("rows") / "rows.jsonl", [rows[i] for i in order])
+    splits, _ = load_labelled(source, validation=0.25, test=0.25)
+    numbers = {name: {text.split()[-1] for text in table["text"]} for name, table in splits.items()}
+    assert sum(map(len, numbers.values())) == 15
+    for table in splits.values():
+        assert len(table) == 2 * len({text.split()[-1] for text in table["text"]})
