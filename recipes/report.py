@@ -16,13 +16,19 @@ class ReportArguments:
     run_dir: str = field(default="runs/quickstart", metadata={"help": "Directory of a finished `make quickstart`."})
     output: str = field(default="runs/quickstart/report.html", metadata={"help": "The page to write."})
     summary: bool = field(default=False, metadata={"help": "Only print the numbers."})
+    keep: list[str] | None = field(default=None, metadata={"help": "Run directories whose records go to results/."})
 
 
 def main() -> None:
     (args,) = parse(ReportArguments, description=__doc__)
 
+    from lm_recipes.reporting.kept import keep
     from lm_recipes.reporting.quickstart import read_run, summary_rows, write_report
 
+    if args.keep:
+        kept = [str(keep(run_dir)) for run_dir in args.keep]
+        done(f"records {', '.join(kept)}", "results/README.md", "git diff results/")
+        return
     run = read_run(args.run_dir)
     if not args.summary:
         write_report(run, args.output, args.run_dir)

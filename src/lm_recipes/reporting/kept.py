@@ -1,0 +1,49 @@
+"""Which measured runs does the repository show? Records under results/, and the tables made from them."""
+
+from pathlib import Path
+
+from lm_recipes.artifacts import read_json, write_json, write_text
+from lm_recipes.reporting.cards import results_table
+from lm_recipes.reporting.quickstart import read_run, summary_rows
+
+HEADER = """# Measured results
+
+Written by the commands themselves (`python recipes/report.py --keep RUN_DIR`), each with the command that made it, its
+inputs by fingerprint and the versions it ran on. The records are the JSON files beside this page.
+"""
+
+
+def keep(run_dir: str | Path, results_dir: str | Path = "results") -> Path:
+    """Copy the record of a finished run to `results_dir/<name>.json` and write `results_dir/README.md` anew.
+
+    A quickstart directory becomes one record: its summary table and the seconds of each step.
+    """
+    run_dir, results_dir = Path(run_dir), Path(results_dir)
+    target = results_dir / f"{run_dir.name}.json"
+    if (run_dir / "report.html").exists():
+        run = read_run(run_dir)
+        rows = [{"measure": name, "value": value, "beside": beside} for name, value, beside in summary_rows(run)]
+        about = {key: run["gpt"][key] for key in ("versions", "machine", "finished")}
+        write_json(target, {"command": "make quickstart", "summary": rows, **about})
+    else:
+        write_json(target, read_json(run_dir / "results.json", "results.json of a finished run"))
+    write_text(results_dir / "README.md", results_page(results_dir))
+    return target
+
+
+def results_page(results_dir: str | Path) -> str:
+    """`results/README.md`: a section per record."""
+    parts = [HEADER]
+    for path in sorted(Path(results_dir).glob("*.json")):
+        record = read_json(path, "record")
+        table = summary_table(record) if "summary" in record else results_table(record["metrics"])
+        machine = f"{record['machine']['cpus']} CPU cores ({record['machine']['processor']})"
+        seconds = "".join(f", {name} {value:.0f} s" for name, value in record.get("seconds", {}).items())
+        parts.append(f"## {path.stem}\n\n```\n{record['command']}\n```\n\n{table}\n\n{machine}{seconds}.\n")
+    return "\n".join(parts)
+
+
+def summary_table(record: dict) -> str:
+    """The summary of a quickstart as Markdown; the README shows this very text."""
+    lines = ["| | | to compare |", "| --- | ---: | --- |"]
+    return "\n".join(lines + [f"| {row['measure']} | {row['value']} | {row['beside']} |" for row in record["summary"]])
