@@ -7,6 +7,7 @@ exit code 2, and a finished run says what it made and what to type next.
 import difflib
 import logging
 import os
+import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -99,8 +100,25 @@ def _nearest(key: str, known: set[str]) -> str:
     return f"; did you mean `{close[0]}`?" if close else "; see --help for the keys there are"
 
 
+# By default glibc maps every block of 32 MB and more from the kernel, page by page, and gives it back when freed:
+# each training step on a CPU then pays for its large tensors anew. These settings keep them on the heap; a step takes
+# about 0.7 of the time. They must be in the environment before the process starts.
+LARGE_HEAP = ":".join(
+    f"glibc.malloc.{setting}"
+    for setting in ("mmap_threshold=8589934592", "trim_threshold=17179869184", "top_pad=268435456", "hugetlb=1")
+)
+
+
+def _start_with_large_heap() -> None:
+    """Start this very command once more with `LARGE_HEAP`; nothing happens where GLIBC_TUNABLES is set, or no glibc."""
+    if platform.libc_ver()[0] == "glibc" and "GLIBC_TUNABLES" not in os.environ:
+        os.environ["GLIBC_TUNABLES"] = LARGE_HEAP
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
 def recipe(main: Callable[[], None]) -> None:
     """Run a script's `main`: `UserError` ends it with one line on stderr and exit code 2, without a traceback."""
+    _start_with_large_heap()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logger.setLevel(logging.INFO if is_main_process() else logging.ERROR)
     try:
