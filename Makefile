@@ -35,6 +35,9 @@ TOKENS := recipes/corpus/train_tokenizer.py $(wildcard src/lm_recipes/tokenizati
 PACK   := recipes/corpus/pack.py $(wildcard src/lm_recipes/objectives/packing.py)
 TRAIN  := $(wildcard src/lm_recipes/objectives/*.py src/lm_recipes/models/*.py src/lm_recipes/training/*.py)
 
+# A finished model that is out of date makes room for its successor; an unfinished one is resumed.
+REPLACE = @test ! -e $@ || rm -rf $(@D)
+
 $(Q)/corpus/results.json: $(CLEAN) | install
 	$(PY) recipes/corpus/clean.py --config recipes/corpus/configs/quickstart.yaml
 
@@ -51,20 +54,25 @@ $(Q)/packed-gpt/results.json: $(Q)/tokenizer-gpt/results.json $(PACK)
 	$(PY) recipes/corpus/pack.py --data $(Q)/corpus --tokenizer_name_or_path $(Q)/tokenizer-gpt --block_size 256 --output_dir $(Q)/packed-gpt
 
 $(Q)/bert/results.json: $(Q)/packed-bert/results.json recipes/bert/pretrain.py recipes/bert/configs/pretrain-quickstart.yaml $(TRAIN)
+	$(REPLACE)
 	$(PY) recipes/bert/pretrain.py --config recipes/bert/configs/pretrain-quickstart.yaml
 
 $(Q)/gpt/results.json: $(Q)/packed-gpt/results.json recipes/gpt/pretrain.py recipes/gpt/configs/pretrain-quickstart.yaml $(TRAIN)
+	$(REPLACE)
 	$(PY) recipes/gpt/pretrain.py --config recipes/gpt/configs/pretrain-quickstart.yaml
 
 CLASSIFY := recipes/bert/classify.py recipes/bert/configs/classify-quickstart.yaml
 
 $(Q)/sentiment/results.json: $(Q)/bert/results.json $(CLASSIFY)
+	$(REPLACE)
 	$(PY) recipes/bert/classify.py --config recipes/bert/configs/classify-quickstart.yaml
 
 $(Q)/sentiment-from-scratch/results.json: $(Q)/bert/results.json $(CLASSIFY)
+	$(REPLACE)
 	$(PY) recipes/bert/classify.py --config recipes/bert/configs/classify-quickstart.yaml --from_scratch --baselines False --output_dir $(Q)/sentiment-from-scratch
 
 $(Q)/sentiment-minilm/results.json: $(CLASSIFY) recipes/bert/configs/classify-quickstart-minilm.yaml | install
+	$(REPLACE)
 	$(PY) recipes/bert/classify.py --config recipes/bert/configs/classify-quickstart-minilm.yaml
 
 $(Q)/continuations.json: $(Q)/gpt/results.json recipes/gpt/generate.py

@@ -18,6 +18,9 @@ class PretrainRecipe:
     size: str = field(default="1M", metadata={"help": "Size dial: 1M, 3M, 10M, 30M, 124M, 350M or 1B."})
     mlm_probability: float = field(default=0.3, metadata={"help": "Share of tokens masked in training."})
     whole_word: bool = field(default=False, metadata={"help": "Mask all tokens of a word together."})
+    attn_implementation: str = field(
+        default="sdpa", metadata={"help": "sdpa, eager (faster for short blocks on a CPU), flash_attention_2, ..."}
+    )
     eval_blocks: int | None = field(default=None, metadata={"help": "Validation blocks per evaluation; default: all."})
 
 
@@ -46,10 +49,15 @@ def main() -> None:
 
     set_seed(training_args.seed)
     config = encoder_config(args.size, tokenizer, corpus.block_size)
-    model = AutoModelForMaskedLM.from_config(config)
+    model = AutoModelForMaskedLM.from_config(config, attn_implementation=args.attn_implementation)
     preflight.check_vocabulary(tokenizer, model)
 
-    masks = {"tokenizer": tokenizer, "local_attention": config.local_attention, "seed": training_args.seed}
+    masks = {
+        "tokenizer": tokenizer,
+        "local_attention": config.local_attention,
+        "attn_implementation": args.attn_implementation,
+        "seed": training_args.seed,
+    }
     collator = MaskedLanguageModeling(**masks, mlm_probability=args.mlm_probability, whole_word=args.whole_word)
     fixed_masks = MaskedLanguageModeling(**masks, mlm_probability=0.15)  # comparable whatever training masks
     preflight.check_batch(collator([corpus.train[0]]), tokenizer)

@@ -16,6 +16,9 @@ class PretrainRecipe:
     data: str = field(metadata={"help": "Packed directory made by recipes/corpus/pack.py."})
     tokenizer_name_or_path: str = field(metadata={"help": "The tokenizer the data was packed with."})
     size: str = field(default="1M", metadata={"help": "Size dial: 1M, 3M, 10M, 30M, 124M, 350M or 1B."})
+    attn_implementation: str = field(
+        default="sdpa", metadata={"help": "sdpa, eager (faster for short blocks on a CPU), flash_attention_2, ..."}
+    )
     eval_blocks: int | None = field(default=None, metadata={"help": "Validation blocks per evaluation; default: all."})
 
 
@@ -43,7 +46,8 @@ def main() -> None:
     preflight.check_packed_with(corpus, tokenizer)
 
     set_seed(training_args.seed)
-    model = AutoModelForCausalLM.from_config(decoder_config(args.size, tokenizer, corpus.block_size))
+    config = decoder_config(args.size, tokenizer, corpus.block_size)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=args.attn_implementation)
     preflight.check_vocabulary(tokenizer, model)
 
     collator = CausalLanguageModeling(tokenizer.pad_token_id)

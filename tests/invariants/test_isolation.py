@@ -66,8 +66,11 @@ def largest_difference(model, batch, extra: dict) -> float:
 
 
 @pytest.mark.parametrize("train", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("family", ["nanochat", "llama"])
-def test_packed_logits_equal_separate_logits_on_the_gpt_track(family, train, gpt_tokenizer, documents, tmp_path):
+def test_packed_logits_equal_separate_logits_on_the_gpt_track(
+    family, attention, train, gpt_tokenizer, documents, tmp_path
+):
     torch.manual_seed(0)
     config = decoder_config("tiny", gpt_tokenizer, LENGTH)
     if family == "llama":
@@ -78,7 +81,7 @@ def test_packed_logits_equal_separate_logits_on_the_gpt_track(family, train, gpt
             num_hidden_layers=2,
             num_attention_heads=2,
         )
-    model = enlarge(AutoModelForCausalLM.from_config(config))
+    model = enlarge(AutoModelForCausalLM.from_config(config, attn_implementation=attention))
     collator = CausalLanguageModeling(gpt_tokenizer.pad_token_id)
     batch = seen_by_forward(model, collator, packed_rows(gpt_tokenizer, documents), tmp_path, train)
     assert "attention_mask" not in batch
@@ -89,8 +92,11 @@ def test_packed_logits_equal_separate_logits_on_the_gpt_track(family, train, gpt
 
 
 @pytest.mark.parametrize("train", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("family", ["modernbert", "bert"])
-def test_packed_logits_equal_separate_logits_on_the_bert_track(family, train, bert_tokenizer, documents, tmp_path):
+def test_packed_logits_equal_separate_logits_on_the_bert_track(
+    family, attention, train, bert_tokenizer, documents, tmp_path
+):
     torch.manual_seed(0)
     config = encoder_config("tiny", bert_tokenizer, LENGTH)
     local_attention = config.local_attention
@@ -100,8 +106,8 @@ def test_packed_logits_equal_separate_logits_on_the_bert_track(family, train, be
             vocab_size=len(bert_tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
             num_attention_heads=2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
         )  # fmt: skip
-    model = enlarge(AutoModelForMaskedLM.from_config(config))
-    collator = MaskedLanguageModeling(bert_tokenizer, local_attention=local_attention)
+    model = enlarge(AutoModelForMaskedLM.from_config(config, attn_implementation=attention))
+    collator = MaskedLanguageModeling(bert_tokenizer, local_attention=local_attention, attn_implementation=attention)
     batch = seen_by_forward(model, collator, packed_rows(bert_tokenizer, documents), tmp_path, train)
     assert largest_difference(model, batch, {}) <= 1e-5
     del batch["attention_mask"]
