@@ -86,7 +86,7 @@ def main() -> None:
         "test_masked_accuracy": test["test_accuracy"],
         "test_nats_per_masked_token": test["test_nats_per_token"],
         "test_unigram_accuracy": unigram_accuracy(corpus.train, corpus.test, tokenizer.all_special_ids),
-        "train_tokens": training_args.train_batch_size * trainer.state.global_step * corpus.block_size,
+        "train_tokens": trainer.state.global_step * trainer.rows_per_step * corpus.block_size,
     }
     finish(
         trainer,

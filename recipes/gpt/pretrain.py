@@ -73,7 +73,7 @@ def main() -> None:
         "test_bits_per_byte": test["test_bits_per_byte"],
         "test_nats_per_token": test["test_nats_per_token"],
         **ngram_bits_per_byte(corpus, len(tokenizer), tokenizer.pad_token_id),
-        "train_tokens": training_args.train_batch_size * trainer.state.global_step * corpus.block_size,
+        "train_tokens": trainer.state.global_step * trainer.rows_per_step * corpus.block_size,
     }
     finish(
         trainer,

@@ -109,16 +109,21 @@ LARGE_HEAP = ":".join(
 )
 
 
-def _start_with_large_heap() -> None:
-    """Start this very command once more with `LARGE_HEAP`; nothing happens where GLIBC_TUNABLES is set, or no glibc."""
-    if platform.libc_ver()[0] == "glibc" and "GLIBC_TUNABLES" not in os.environ:
+def _start_with_large_heap(script: str) -> None:
+    """Start this very command once more with `LARGE_HEAP`.
+
+    Nothing happens where GLIBC_TUNABLES is set (also to nothing), where there is no glibc, and where the process was
+    started for something else and only calls the script.
+    """
+    started = script in map(os.path.abspath, sys.orig_argv[1:])
+    if started and platform.libc_ver()[0] == "glibc" and "GLIBC_TUNABLES" not in os.environ:
         os.environ["GLIBC_TUNABLES"] = LARGE_HEAP
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def recipe(main: Callable[[], None]) -> None:
     """Run a script's `main`: `UserError` ends it with one line on stderr and exit code 2, without a traceback."""
-    _start_with_large_heap()
+    _start_with_large_heap(os.path.abspath(main.__code__.co_filename))
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logger.setLevel(logging.INFO if is_main_process() else logging.ERROR)
     try:

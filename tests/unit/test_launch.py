@@ -1,5 +1,7 @@
 """Starting, refusing and ending: one line and exit code 2 for what a user can mend, never a traceback."""
 
+import os
+import platform
 import subprocess
 import sys
 import textwrap
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lm_recipes.artifacts import atomic_directory, fingerprint, read_json, write_json, write_results
-from lm_recipes.launch import UserError
+from lm_recipes.launch import LARGE_HEAP, UserError
 
 SCRIPT = """
 from dataclasses import dataclass
@@ -67,6 +69,18 @@ def test_what_a_user_can_mend_is_one_line_and_exit_code_2(script, arguments, con
     assert expected in done.stderr
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the settings are glibc's")
+def test_a_script_keeps_large_tensors_on_the_heap_unless_the_user_says_otherwise(tmp_path):
+    path = tmp_path / "script.py"
+    path.write_text(
+        "import os; from lm_recipes.launch import recipe; recipe(lambda: print(os.environ['GLIBC_TUNABLES']))"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
+    for given, expected in ((environment, LARGE_HEAP), (environment | {"GLIBC_TUNABLES": ""}, "")):
+        done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, env=given)
+        assert (done.returncode, done.stdout.strip()) == (0, expected), done.stderr
 
 
 def test_a_directory_appears_only_when_it_is_whole(tmp_path):

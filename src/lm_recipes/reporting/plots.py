@@ -13,7 +13,7 @@ STYLE = {
     "font.size": 11, "font.family": "sans-serif", "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": GRID,
     "xtick.color": MUTED, "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.color": GRID, "svg.fonttype": "none", "figure.facecolor": "none", "axes.facecolor": "none",
-    "svg.hashsalt": "lm-recipes",
+    "axes.axisbelow": True, "svg.hashsalt": "lm-recipes",
 }  # fmt: skip
 
 

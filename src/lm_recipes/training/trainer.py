@@ -36,6 +36,11 @@ class LanguageModelTrainer(Trainer):
         self._watch = _Watchdog()
         self.add_callback(self._watch)
 
+    @property
+    def rows_per_step(self) -> int:
+        """Rows that one optimizer step sees: batch x accumulation x processes."""
+        return self.get_total_train_batch_size(self.args)
+
     def create_optimizer(self, model=None):
         args: PretrainingArguments = self.args
         if self.optimizer is None and args.muon_learning_rate is not None:
