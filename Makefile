@@ -85,3 +85,9 @@ $(Q)/report.html: $(STEPS:%=$(Q)/%/results.json) $(Q)/continuations.json recipes
 
 quickstart: $(Q)/report.html
 	@$(PY) recipes/report.py --run_dir $(Q) --summary
+
+# ---- Benchmarks: side by side in one run; the records go to results/.
+
+bench: $(Q)/packed-bert/results.json $(Q)/packed-gpt/results.json
+	$(PY) recipes/bench/step.py
+	$(PY) recipes/report.py --keep runs/bench-step
