@@ -57,7 +57,7 @@ def decoder_config(size: str, tokenizer, context: int):
         num_hidden_layers=dial.layers,
         num_attention_heads=dial.heads,
         max_position_embeddings=context,
-        # The cap costs a fifth of a training step on a CPU and was worth nothing at 1M (docs/LOG.md).
+        # The cap costs an eighth of a training step on a CPU (results/) and was worth nothing at 1M (docs/LOG.md).
         final_logit_softcapping=None,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
