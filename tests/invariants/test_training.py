@@ -14,13 +14,14 @@ from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
 TRACKS = ["bert", "gpt"]
+MUON = ("--muon_learning_rate", 0.02)
 
 
 def command(track: str, packed: Path, tokenizer: Path, output: Path, *flags: object) -> list[str]:
-    """The real script, small: fp32 and Muon, two threads."""
+    """The real script, small, in fp32."""
     script = ROOT / "recipes" / track / "pretrain.py"
     fixed = f"--data {packed} --tokenizer_name_or_path {tokenizer} --output_dir {output} --size tiny --bf16 False "
-    fixed += "--muon_learning_rate 0.02 --logging_steps 1 --save_strategy no --disable_tqdm True --eval_blocks 4"
+    fixed += "--logging_steps 1 --save_strategy no --disable_tqdm True --eval_blocks 4"
     return [str(script), *fixed.split(), *map(str, flags)]
 
 
@@ -45,19 +46,22 @@ def track(request, tmp_path, packed):
 
 
 def test_eight_small_batches_accumulated_equal_one_large(track, tmp_path):
-    run([sys.executable], track("large", "--max_steps", 3, "--per_device_train_batch_size", 8))
-    accumulated = ("--max_steps", 3, "--per_device_train_batch_size", 1, "--gradient_accumulation_steps", 8)
-    run([sys.executable], track("small", *accumulated))
-    assert losses(tmp_path / "small") == pytest.approx(losses(tmp_path / "large"), abs=2e-5)
+    # SGD, whose steps are linear in the gradient: Muon and AdamW normalise, which lifts rounding to visible size
+    steps = ("--max_steps", 3, "--optim", "sgd", "--learning_rate", 1.0, "--warmup_steps", 0)
+    run([sys.executable], track("large", *steps, "--per_device_train_batch_size", 8))
+    run(
+        [sys.executable], track("small", *steps, "--per_device_train_batch_size", 1, "--gradient_accumulation_steps", 8)
+    )
+    assert losses(tmp_path / "small") == pytest.approx(losses(tmp_path / "large"), abs=1e-5)
+    assert losses(tmp_path / "large")[2] < losses(tmp_path / "large")[0]  # the steps do move the weights
     large, small = weights(tmp_path / "large"), weights(tmp_path / "small")
-    for name, weight in large.items():
-        assert (small[name] - weight).norm() < 1e-3 * weight.norm(), name
+    assert max((large[name] - small[name]).abs().max().item() for name in large) < 1e-5
 
 
 def test_two_processes_equal_one(track, tmp_path):
-    run([sys.executable], track("one", "--max_steps", 4, "--per_device_train_batch_size", 8))
+    run([sys.executable], track("one", *MUON, "--max_steps", 4, "--per_device_train_batch_size", 8))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    run(torchrun, track("two", "--max_steps", 4, "--per_device_train_batch_size", 4))
+    run(torchrun, track("two", *MUON, "--max_steps", 4, "--per_device_train_batch_size", 4))
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=2e-5)
     one, two = (json.loads((tmp_path / name / "results.json").read_text())["metrics"] for name in ("one", "two"))
     for name in one:
@@ -65,7 +69,17 @@ def test_two_processes_equal_one(track, tmp_path):
 
 
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(track, tmp_path):
-    flags = ("--max_steps", 40, "--per_device_train_batch_size", 4, "--save_strategy", "steps", "--save_steps", 6)
+    flags = (
+        *MUON,
+        "--max_steps",
+        40,
+        "--per_device_train_batch_size",
+        4,
+        "--save_strategy",
+        "steps",
+        "--save_steps",
+        6,
+    )
     run([sys.executable], track("whole", *flags))
     output = tmp_path / "killed"
     process = subprocess.Popen(
