@@ -4,6 +4,7 @@ A directory with train/, validation/ and test/ (Arrow; columns input_ids and pos
 """
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,13 @@ class PackArguments:
     tokenizer_name_or_path: str = field(metadata={"help": "Tokenizer directory or Hub id."})
     output_dir: str = field(metadata={"help": "Where the packed blocks go."})
     block_size: int = field(default=256, metadata={"help": "Tokens per block: the model's training context."})
+    packing: str = field(
+        default="best_fit",
+        metadata={
+            "help": "best_fit: short pieces share a block, few documents are cut, every token is predicted. "
+            "concatenate: one document after the other, cut every block_size tokens."
+        },
+    )
     text_column: str = field(default="text", metadata={"help": "Column that holds the text."})
 
 
@@ -34,32 +42,42 @@ def main() -> None:
 
     start = time.perf_counter()
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer_name_or_path)
-    packer = Packer.for_tokenizer(tokenizer, args.block_size)
+    packer = Packer.for_tokenizer(tokenizer, args.block_size, args.packing)
     cleaned = Path(args.data, "results.json")  # of clean.py; other data is its own source
     source = read_json(cleaned, "results")["config"]["source"] if cleaned.exists() else args.data
 
-    with atomic_directory(args.output_dir) as directory:
-        splits = {}
+    with atomic_directory(args.output_dir) as directory, ThreadPoolExecutor(1) as beside:
+        # What any language model of this text has to beat; it takes longer than packing.
+        test = load_texts(args.data, "test", args.text_column)
+        compressed = beside.submit(compressed_bits_per_byte, test)
+        splits, seconds = {}, {}
         for split in ("train", "validation", "test"):
+            begun = time.perf_counter()
             texts = tqdm(load_texts(args.data, split, args.text_column), desc=f"pack {split}", unit=" documents")
             splits[split] = write_packed(texts, tokenizer, packer, directory / split)
             if not splits[split]["blocks"]:
                 raise UserError(f"{args.data}: no text in the {split} split; give it a larger share in clean.py")
-        # what any language model of this text has to beat
-        splits["test"] |= compressed_bits_per_byte(load_texts(args.data, "test", args.text_column))
+            seconds[split] = time.perf_counter() - begun
+        splits["test"] |= compressed.result()
         write_results(
             directory,
-            config={"block_size": args.block_size, "vocab_size": len(tokenizer), "source": source},
+            config={
+                "block_size": args.block_size,
+                "packing": args.packing,
+                "vocab_size": len(tokenizer),
+                "source": source,
+            },
             inputs={"data": args.data, "tokenizer": args.tokenizer_name_or_path},
             metrics=splits,
-            seconds={"total": time.perf_counter() - start},
+            seconds=seconds | {"total": time.perf_counter() - start},
         )
     train = splits["train"]
     done(
         f"{train['blocks']:,} blocks of {args.block_size} tokens ({train['tokens']:,} tokens, "
-        f"{train['padding_share']:.2%} padding) for training",
+        f"{train['padding_share']:.2%} padding, {train['documents_cut']:,} of {train['documents']:,} documents in "
+        f"{train['pieces_per_document']:.1f} pieces on average) for training",
         args.output_dir,
-        f"python recipes/{'bert' if packer.suffix else 'gpt'}/pretrain.py --data {args.output_dir} "
+        f"python recipes/{'bert' if tokenizer.mask_token else 'gpt'}/pretrain.py --data {args.output_dir} "
         f"--tokenizer_name_or_path {args.tokenizer_name_or_path}",
     )
 

@@ -1,4 +1,5 @@
-"""Train a tokenizer on a corpus: WordPiece for the BERT track, byte-level BPE for the GPT track.
+"""Train a tokenizer on a corpus: BPE or Unigram over bytes for the GPT track, parity-aware BPE for several languages,
+WordPiece for the BERT track.
 
 Writes a tokenizer directory for `AutoTokenizer.from_pretrained` and results.json with its fertility.
 """
@@ -18,13 +19,36 @@ SENTENCE = "The AI researcher's breakthrough was unexpected"
 class TokenizerArguments:
     """What to learn from, and how large a vocabulary."""
 
-    data: str = field(
-        metadata={"help": "a corpus directory from clean.py, or a Hub id with train and validation splits"}
+    data: list[str] = field(
+        metadata={
+            "help": "corpus directories from clean.py, Hub ids with train and validation splits, or demo tables; "
+            "without --language_column each is a language to parity_bpe"
+        }
     )
     output_dir: str = field(metadata={"help": "directory for the tokenizer; an earlier one there is replaced"})
-    model_type: str = field(metadata={"help": "bpe (byte-level, for GPT) or wordpiece (lower case, for BERT)"})
-    vocab_size: int = field(default=4096, metadata={"help": "entries, special tokens included"})
+    model_type: str = field(
+        metadata={
+            "help": "bpe or unigram (byte-level, for GPT), parity_bpe (BPE that treats languages alike), or wordpiece "
+            "(lower case, for BERT)"
+        }
+    )
+    vocab_size: int = field(default=4096, metadata={"help": "entries, special and reserved tokens included"})
+    reserved_tokens: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "tokens to put aside for later training: fim (3), sentinels (100, for spans as in T5), "
+            "sentinels=32, or a token such as '<|tool|>'"
+        },
+    )
+    pre_tokenizer: str = field(
+        default="gpt2",
+        metadata={"help": "what no token crosses: gpt2 (runs of digits), gpt4 (groups of three), qwen2 (digits)"},
+    )
     text_column: str = field(default="text", metadata={"help": "the column that holds the text, in tables"})
+    language_column: str | None = field(default=None, metadata={"help": "the column that names a row's language"})
+    parity_ratios: list[float] | None = field(
+        default=None, metadata={"help": "parity_bpe: wanted bytes per token of each language; default: equal"}
+    )
     sample_megabytes: float = field(
         default=20.0, metadata={"help": "learn from about this much text, drawn evenly from the whole"}
     )
@@ -33,59 +57,62 @@ class TokenizerArguments:
 def main() -> None:
     (args,) = parse(TokenizerArguments, description=__doc__)
 
-    from itertools import islice
+    from itertools import chain
 
     from lm_recipes.artifacts import atomic_directory, write_results
     from lm_recipes.reporting.cards import tokenizer_card
-    from lm_recipes.sources import load_texts
     from lm_recipes.tokenization.fertility import cut, measure_fertility
+    from lm_recipes.tokenization.samples import texts_by_language
     from lm_recipes.tokenization.training import train_tokenizer
 
-    validation = list(load_texts(args.data, "validation", args.text_column))
+    start = time.perf_counter()
+    data = [args.data] if isinstance(args.data, str) else args.data  # a YAML may name one without brackets
+    columns = {"text_column": args.text_column, "language_column": args.language_column}
+    validation = texts_by_language(data, "validation", **columns)
     if not validation:
-        raise UserError(f"{args.data}: no validation documents; make the corpus with a larger --validation share")
+        raise UserError(f"{', '.join(data)}: no validation documents; make the corpus with a larger --validation share")
 
     # 1. A sample from all over the corpus: every n-th document.
-    start = time.perf_counter()
-    sizes = [len(text.encode()) for text in load_texts(args.data, "train", args.text_column)]
-    if not sizes:
-        raise UserError(f"{args.data}: no documents to learn from")
-    stride = max(1, round(sum(sizes) / (args.sample_megabytes * 1e6)))
-    sample = islice(load_texts(args.data, "train", args.text_column), None, None, stride)
-    logger.info("learning %d %s entries from %.1f MB", args.vocab_size, args.model_type, sum(sizes[::stride]) / 1e6)
+    sample = texts_by_language(data, "train", **columns, megabytes=args.sample_megabytes)
+    if not sample:
+        raise UserError(f"{', '.join(data)}: no documents to learn from")
+    sample_bytes = sum(len(text.encode()) for text in chain.from_iterable(sample.values()))
+    logger.info("learning %d %s entries from %.1f MB", args.vocab_size, args.model_type, sample_bytes / 1e6)
 
     # 2. Train; 3. measure on text it has not seen.
-    tokenizer = train_tokenizer(sample, args.model_type, args.vocab_size)
+    options = {"reserved": args.reserved_tokens, "pre_tokenizer": args.pre_tokenizer}
+    tokenizer = train_tokenizer(sample, args.model_type, args.vocab_size, parity_ratios=args.parity_ratios, **options)
     trained = time.perf_counter()
     metrics = {
         "vocab_size": len(tokenizer),
-        "sample_bytes": sum(sizes[::stride]),
-        **measure_fertility(tokenizer, validation),
+        "sample_bytes": sample_bytes,
+        **measure_fertility(tokenizer, chain.from_iterable(validation.values())),
         "example": cut(tokenizer, SENTENCE),
     }
-    logger.info(
-        "on validation text: %.2f tokens per word, %.2f bytes per token, %.3f %% unknown",
-        metrics["tokens_per_word"],
-        metrics["bytes_per_token"],
-        100 * metrics["unknown_rate"],
-    )
+    languages = validation.items() if len(validation) > 1 else ()
+    by_language = {language: measure_fertility(tokenizer, texts) for language, texts in languages}
+    for name, fit in {"validation text": metrics, **by_language}.items():
+        logger.info(
+            "on %s: %.2f tokens per word, %.2f bytes per token, %.3f %% unknown",
+            name, fit["tokens_per_word"], fit["bytes_per_token"], 100 * fit["unknown_rate"],
+        )  # fmt: skip
     logger.info("%s\n  -> %s", SENTENCE, "|".join(metrics["example"]))
 
     with atomic_directory(args.output_dir) as directory:
         tokenizer.save_pretrained(directory)
         title = f"{args.model_type} tokenizer, {len(tokenizer):,} entries"
-        tokenizer_card(directory, title=title, data=args.data, metrics=metrics)
+        tokenizer_card(directory, title=title, data=", ".join(data), metrics=metrics)
         write_results(
             directory,
             config=asdict(args),
-            inputs={"data": args.data},
-            metrics=metrics,
+            inputs={"data" if len(data) == 1 else source: source for source in data},
+            metrics=metrics | {"languages": by_language},
             seconds={"train": trained - start, "measure": time.perf_counter() - trained},
         )
     done(
         f"a {args.model_type} tokenizer of {len(tokenizer):,} entries",
         args.output_dir,
-        f"python recipes/corpus/pack.py --data {args.data} --tokenizer_name_or_path {args.output_dir} --output_dir ...",
+        f"python recipes/corpus/pack.py --data {data[0]} --tokenizer_name_or_path {args.output_dir} --output_dir ...",
     )
 
 

@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -43,6 +43,45 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
         raise
 
 
+def _upload(directory: Path, url: str) -> None:
+    import fsspec
+
+    fs, root = fsspec.core.url_to_fs(url)
+    if fs.exists(root) and fs.find(root) and not fs.exists(f"{root}/results.json"):
+        raise UserError(f"{url}: exists and is not a result of ours; choose another output directory")
+    if fs.exists(root):
+        fs.rm(root, recursive=True)
+    files = sorted((file for file in directory.rglob("*") if file.is_file()), key=lambda f: f.name == "results.json")
+    for file in files:
+        target = f"{root}/{file.relative_to(directory).as_posix()}"
+        fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+        fs.put_file(str(file), target)
+
+
+@contextmanager
+def work_directory(output: str | Path) -> Iterator[Path]:
+    """A directory beside `output` for what a long run has done so far: removed when the block ends without an error,
+    found again by the next run otherwise. Only one run at a time may hold it: UserError.
+    """
+    from filelock import FileLock, Timeout
+
+    if "://" in str(output):
+        name = hashlib.sha256(str(output).encode()).hexdigest()[:16]
+        work = Path(tempfile.gettempdir(), f"lm-recipes-{name}.work")
+    else:
+        work = Path(output).parent / f".{Path(output).name}.work"
+    work.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(work / "lock", timeout=0):
+            yield work
+            shutil.rmtree(work, ignore_errors=True)
+    except Timeout as error:
+        raise UserError(f"{output}: another run is making it ({work} is locked)") from error
+    finally:
+        if work.exists() and not any(file.name != "lock" for file in work.iterdir()):
+            shutil.rmtree(work, ignore_errors=True)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file; a reader sees the old one or the whole new one."""
     path = Path(path)
@@ -70,15 +109,15 @@ def read_json(path: str | Path, what: str) -> dict:
 def fingerprint(path: str | Path) -> str:
     """SHA-256 (first 16 hex digits) of a file, or of the names and bytes of a directory's files.
 
-    `results.json` and cards are left out of a directory's fingerprint: they hold times, which change between runs
-    that made the same thing.
+    `results.json`, cards and reports are left out of a directory's fingerprint: they hold times, which change between
+    runs that made the same thing.
     """
     path = Path(path)
     digest = hashlib.sha256()
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     for file in files:
         if file is not path:
-            if file.name in {"results.json", "README.md"} or any(
+            if file.name in {"results.json", "README.md", "report.html"} or any(
                 part.startswith(".") for part in file.relative_to(path).parts
             ):
                 continue
@@ -88,6 +127,9 @@ def fingerprint(path: str | Path) -> str:
     return digest.hexdigest()[:16]
 
 
+VERSIONS = ("torch", "transformers", "datasets", "tokenizers", "trl", "peft")
+
+
 def write_results(
     directory: str | Path,
     *,
@@ -95,6 +137,7 @@ def write_results(
     inputs: dict[str, str],
     metrics: dict,
     seconds: dict[str, float],
+    more_versions: Iterable[str] = (),
 ) -> dict:
     """Write `directory/results.json`, the record that cards, the report page and the README table are made from.
 
@@ -103,6 +146,7 @@ def write_results(
         inputs: name -> path or Hub id; local ones are stored with their fingerprint.
         metrics: name -> number, or nested tables of them. Units are part of the name (`bits_per_byte`, `_bytes`).
         seconds: phase -> wall-clock seconds.
+        more_versions: packages beside VERSIONS whose versions shaped the result.
     """
     record = {
         "command": " ".join([f"python {os.path.relpath(sys.argv[0])}", *sys.argv[1:]]),
@@ -113,9 +157,7 @@ def write_results(
         },
         "metrics": metrics,
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
-        "versions": {
-            name: version(name) for name in ("torch", "transformers", "datasets", "tokenizers", "trl", "peft")
-        },
+        "versions": {name: version(name) for name in (*VERSIONS, *more_versions)},
         "machine": {
             "cpus": os.cpu_count(),
             "processor": platform.machine(),

@@ -5,6 +5,7 @@ exit code 2, and a finished run says what it made and what to type next.
 """
 
 import difflib
+import errno
 import logging
 import os
 import platform
@@ -121,6 +122,9 @@ def _start_with_large_heap(script: str) -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space left; over the user's quota; over the limit for a file
+
+
 def recipe(main: Callable[[], None]) -> None:
     """Run a script's `main`: `UserError` ends it with one line on stderr and exit code 2, without a traceback."""
     _start_with_large_heap(os.path.abspath(main.__code__.co_filename))
@@ -131,6 +135,15 @@ def recipe(main: Callable[[], None]) -> None:
     except UserError as error:
         if is_main_process():
             print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        print(
+            f"error: {error.filename or 'output'}: the disk is full ({error.strerror}); make room and run the same "
+            "command again",
+            file=sys.stderr,
+        )
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -26,6 +26,10 @@ def launch(script: str, *flags: str, cwd: Path) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env={**os.environ, "COLUMNS": "100"})
 
 
+# Rows that differ in a number are near-duplicates; tests/unit/test_text_pipeline.py is about those.
+STEPS = "--steps redirect markup normalize length quality language inappropriate pii exact_duplicates"
+
+
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory) -> Path:
     """A folder: 20 HTML pages, 20 texts, 60 rows; of the rows 5 are duplicates of others, 4 short, 1 abusive."""
@@ -44,7 +48,7 @@ def raw(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def corpus(raw) -> Path:
     output = raw.parent / "corpus"
-    flags = f"--source {raw} --output_dir {output} --validation 0.1 --test 0.1 --num_processes 1"
+    flags = f"--source {raw} --output_dir {output} --validation 0.1 --test 0.1 --num_processes 1 {STEPS}"
     result = launch("clean.py", *flags.split(), cwd=raw.parent)
     assert result.returncode == 0, result.stderr
     assert "exact_duplicates" in result.stderr
@@ -84,14 +88,14 @@ def test_the_corpus_loads_as_a_dataset_with_its_splits(corpus):
 def test_the_card_names_source_counts_and_hashes(corpus):
     card = (corpus / "README.md").read_text()
     splits = json.loads((corpus / "results.json").read_text())["metrics"]["splits"]
-    assert "41 local files" in card
+    assert "41 files" in card
     for split in splits.values():
         assert split["sha256"] in card
         assert f"{split['documents']:,}" in card
 
 
 def test_two_processes_make_the_same_corpus_as_one(raw, corpus, tmp_path):
-    flags = f"--source {raw} --output_dir {tmp_path}/two --validation 0.1 --test 0.1 --num_processes 2"
+    flags = f"--source {raw} --output_dir {tmp_path}/two --validation 0.1 --test 0.1 --num_processes 2 {STEPS}"
     result = launch("clean.py", *flags.split(), cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert fingerprint(tmp_path / "two") == fingerprint(corpus)
@@ -121,8 +125,8 @@ MISTAKES = [
     ("--source rows.jsonl --config bad.yaml", "bad.yaml: unknown key `languges`; did you mean `languages`?"),
     ("--source rows.jsonl --steps polish", "steps: unknown step `polish`"),
     ("--source rows.jsonl --validation 0.6 --test 0.6", "validation, test"),
-    ("--source empty.jsonl", "empty.jsonl: no documents in it"),
-    ("--source rows.jsonl", "rows.jsonl: no document of 1 is left"),
+    ("--source empty.jsonl", "nothing is left to train on (0 documents read, 1 not readable)"),
+    ("--source rows.jsonl", "rows.jsonl: nothing is left to train on (1 documents read, 0 not readable)"),
     ("--source demo:nothing", "demo:nothing: no such demo set"),
     ("--source nobody/nothing", "not to be had from the Hub"),
     ("--source rows.jsonl --output_dir taken", "taken: exists and is not a result of ours"),
@@ -151,7 +155,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing_behind(tmp_path, flags, messag
     ("flags", "message"),
     [
         ("--data missing --model_type bpe", "missing"),
-        ("--data . --model_type unigram", "model_type: `unigram`"),
+        ("--data . --model_type sentencepiece", "model_type: `sentencepiece`"),
         ("--data . --model_type bpe --vocab_size 12", "vocab_size: 12 is too small"),
         ("--data . --model_type bpe --text_column body", "no column `body`"),
     ],

@@ -1,18 +1,21 @@
 """Local files: every kind is read, compressed or not, and every fault is named with its file and row."""
 
 import gzip
+import io
 import json
 from pathlib import Path
 
 import datasets
+import fsspec
 import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
+from tqdm import tqdm
 
 from lm_recipes.launch import UserError
-from lm_recipes.sources import count_documents, describe, load_documents, load_table, load_texts, resolve_model
-from lm_recipes.sources.files import TEXT_DOCUMENT_CHARACTERS
+from lm_recipes.sources import describe, load_documents, load_table, load_texts, resolve_model
+from lm_recipes.sources.files import LONGEST_BYTES, TEXT_DOCUMENT_BYTES
 
 ROWS = [{"id": "a", "text": 'first, with "quotes"\nand a line'}, {"id": "b", "text": "zweite Zeile: größer"}]
 
@@ -66,25 +69,47 @@ def test_whole_files_keep_their_kind(tmp_path, compression):
     assert [d.text for d in documents] == ["<p>A</p>", "# B", "C", "<p>D</p>"]
 
 
-@pytest.mark.parametrize(
-    ("contents", "count"),
-    [
-        ({"a.html": "x", "b.md": "y"}, 2),
-        ({"a.txt": "x"}, 1),
-        ({"a.txt": "x" * 70_000}, None),
-        ({"a.csv": "text"}, None),
-    ],
-)
-def test_documents_are_counted_only_where_that_is_sure(tmp_path, contents, count):
-    for name, text in contents.items():
-        (tmp_path / name).write_text(text)
-    assert count_documents(str(tmp_path)) == count
-    assert count_documents(str(tmp_path), limit=1) == 1
+def test_the_bar_ends_full_whatever_the_files(tmp_path):
+    for name in ("a.jsonl", "b.parquet", "c.csv"):
+        write_rows(tmp_path / name)
+    (tmp_path / "d.html").write_text("<p>D</p>")
+    compress(tmp_path / "a.jsonl", ".gz")
+    with tqdm(file=io.StringIO()) as bar:
+        documents = list(load_documents(str(tmp_path), bar=bar))
+    assert len(documents) == 7
+    assert bar.total == sum(file.stat().st_size for file in tmp_path.iterdir())
+    assert bar.n >= 0.5 * bar.total  # Parquet's reader skips what it does not need
 
 
-def test_rows_of_parquet_are_counted_without_reading_them(tmp_path):
-    write_rows(tmp_path / "x.parquet")
-    assert count_documents(str(tmp_path)) == len(list(load_documents(str(tmp_path)))) == 2
+def test_with_a_limit_the_bar_counts_documents(tmp_path):
+    write_rows(tmp_path / "a.jsonl")
+    with tqdm(file=io.StringIO()) as bar:
+        list(load_documents(str(tmp_path), limit=1, bar=bar))
+    assert (bar.n, bar.total) == (1, 1)
+
+
+@pytest.fixture
+def remote() -> str:
+    """A folder that only fsspec can reach."""
+    fs = fsspec.filesystem("memory")
+    yield "memory://bucket/raw"
+    fs.rm("/bucket", recursive=True)
+
+
+@pytest.mark.parametrize("compression", ["", ".gz", ".zst"])
+def test_files_behind_a_url_read_like_local_ones(tmp_path, remote, compression):
+    fs = fsspec.filesystem("memory")
+    for kind in ("jsonl", "csv", "parquet"):
+        write_rows(tmp_path / f"rows.{kind}")
+        path = compress(tmp_path / f"rows.{kind}", compression) if compression else tmp_path / f"rows.{kind}"
+        fs.put_file(str(path), f"/bucket/raw/deep/{path.name}")
+    assert [d.text for d in load_documents(remote)] == [row["text"] for row in ROWS] * 3
+    assert [d.text for d in load_documents(f"{remote}/**/*.csv{compression}")] == [row["text"] for row in ROWS]
+    assert describe(remote)["what"] == "3 files"
+    with pytest.raises(UserError, match="memory://bucket/raw/none: no such file or folder"):
+        list(load_documents("memory://bucket/raw/none"))
+    with pytest.raises(UserError, match="nowhere://x: "):
+        list(load_documents("nowhere://x"))
 
 
 def test_a_dump_gives_its_articles(tmp_path):
@@ -100,7 +125,7 @@ def test_folders_and_globs_are_read_in_the_order_of_names(tmp_path):
         (tmp_path / name).write_text(name)
     assert [d.id for d in load_documents(str(tmp_path))] == ["a/1.txt", "b/2.txt"]
     assert [d.text for d in load_documents(str(tmp_path / "*" / "*.txt"))] == ["a/1.txt", "b/2.txt"]
-    assert describe(str(tmp_path))["what"] == "2 local files"
+    assert describe(str(tmp_path))["what"] == "2 files"
 
 
 def test_a_long_text_is_cut_at_blank_lines_and_nothing_is_lost(tmp_path):
@@ -109,14 +134,21 @@ def test_a_long_text_is_cut_at_blank_lines_and_nothing_is_lost(tmp_path):
     documents = list(load_documents(str(tmp_path / "long.txt")))
     assert len(documents) > 2
     assert "".join(d.text for d in documents) == text
-    assert all(d.text.endswith("\n") and len(d.text) < 2 * TEXT_DOCUMENT_CHARACTERS for d in documents)
+    assert all(d.text.endswith("\n") and len(d.text) < 2 * TEXT_DOCUMENT_BYTES for d in documents)
+
+
+def test_a_web_page_is_read_in_the_encoding_it_declares(tmp_path):
+    page = '<meta charset="{}"><p>naïve</p>'
+    (tmp_path / "a.html").write_bytes(page.format("iso-8859-1").encode("latin1"))
+    (tmp_path / "b.html").write_bytes(page.format("utf-8").encode())
+    assert ["naïve" in document.text for document in load_documents(str(tmp_path))] == [True, True]
 
 
 def test_rows_without_an_id_are_named_by_file_and_row(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"body": "one"}\n\n{"body": null}\n')
     assert [(d.id, d.text) for d in load_documents(str(tmp_path / "x.jsonl"), "body")] == [
         ("x.jsonl:1", "one"),
-        ("x.jsonl:2", ""),
+        ("x.jsonl:3", ""),
     ]
 
 
@@ -132,7 +164,8 @@ def test_rows_without_an_id_are_named_by_file_and_row(tmp_path):
         ("x.csv", b"id,body\n1,a\n", "x.csv: row 1: no column `text`; it has id, body"),
         ("x.parquet", b"PAR1 and nonsense", "x.parquet: not a readable Parquet file"),
         ("x.txt", b"fine\nna\xefve\n", r"x.txt: line 2: not UTF-8 \(byte 0xef"),
-        ("x.html", b"<p>na\xefve</p>", "x.html: not UTF-8"),
+        ("x.html", bytes(range(256)), "x.html: not text in an encoding"),
+        ("x.md", b"# na\xefve", "x.md: not UTF-8"),
         ("x.jsonl.gz", gzip.compress(b'{"text": "a line"}\n' * 1000)[:60], "x.jsonl.gz: cut off or damaged"),
         ("x.txt.gz", b"not gzip at all", "x.txt.gz: cut off or damaged"),
         ("x.txt.zst", b"not zstandard", "x.txt.zst: cut off or damaged"),
@@ -146,6 +179,42 @@ def test_a_broken_file_is_one_line_with_file_and_row(tmp_path, name, content, me
     with pytest.raises(UserError, match=message) as error:
         list(load_documents(str(tmp_path / name)))
     assert "\n" not in str(error.value)
+
+
+def test_what_cannot_be_read_is_reported_and_the_rest_is_read(tmp_path):
+    rows = [b'{"text": "one"}', b'{"text": "caf\xe9"}', b"{", b'{"text": 7}', b'{"text": "two\x00"}']
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join([*rows, b'{"text": "' + b"x" * LONGEST_BYTES + b'"}', rows[0]]))
+    (tmp_path / "b.csv").write_bytes(b'text,n\ngood,1\ncaf\xe9,2\nshort\n"open,4\n')
+    (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(b"".join(b'{"text": "%d"}\n' % i for i in range(99_999)))[:-9])
+    (tmp_path / "d.txt").write_bytes(b"")
+    (tmp_path / "e.txt").write_bytes(b"fine")
+    faults = []
+    texts = [d.text for d in load_documents(str(tmp_path), report=lambda where, why: faults.append((where, why)))]
+    cut_off = len(texts) - 5
+    assert texts == ["one", "two\x00", "one", "good", *map(str, range(cut_off)), "fine"]
+    assert cut_off > 0
+    assert [(where.split("/")[-1].split(" (")[0], why.split(" (")[0]) for where, why in faults] == [
+        ("a.jsonl: row 2", "not UTF-8"),
+        ("a.jsonl: row 3", "not valid JSON"),
+        ("a.jsonl: row 4", "`text` is a int, not a text"),
+        ("a.jsonl: line 6", "longer than 32 MB"),
+        ("b.csv: row 2", "not UTF-8"),
+        ("b.csv: row 3", "fewer cells than the 2 of the header"),
+        ("b.csv: row 4", "not valid CSV"),
+        ("c.jsonl.gz", "cut off or damaged"),
+        ("d.txt", "an empty file"),
+    ]
+
+
+def test_a_file_that_vanishes_while_others_are_read_is_reported(tmp_path):
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_text(name)
+    faults = []
+    documents = load_documents(str(tmp_path), report=lambda where, why: faults.append((Path(where).name, why)))
+    assert next(documents).text == "a"
+    (tmp_path / "b.txt").unlink()
+    assert [d.text for d in documents] == ["c"]
+    assert faults == [("b.txt", "the file is gone")]
 
 
 @pytest.mark.parametrize(

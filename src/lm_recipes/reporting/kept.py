@@ -20,7 +20,7 @@ def keep(run_dir: str | Path, results_dir: str | Path = "results") -> Path:
     """
     run_dir, results_dir = Path(run_dir), Path(results_dir)
     target = results_dir / f"{run_dir.name}.json"
-    if (run_dir / "report.html").exists():
+    if (run_dir / "continuations.json").exists():
         run = read_run(run_dir)
         rows = [{"measure": name, "value": value, "beside": beside} for name, value, beside in summary_rows(run)]
         about = {key: run["gpt"][key] for key in ("versions", "machine", "finished")}

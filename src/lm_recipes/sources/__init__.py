@@ -1,7 +1,7 @@
 """Where does text come from? One source string names a demo set, local files, or a Hub dataset.
 
 demo:enwik8                   a demo set out of a pinned package archive (demo.py lists them)
-data/  news.jsonl.gz  *.html  files, folders and globs (files.py)
+data/  news.jsonl.gz  *.html  files, folders and globs (files.py), also behind URLs: s3://, gs://, hf://, https://
 Salesforce/wikitext:wikitext-2-raw-v1     a Hub id, with a configuration after the colon
 """
 
@@ -11,10 +11,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tqdm import tqdm
+
 from lm_recipes.launch import UserError
 from lm_recipes.sources import demo, files
 from lm_recipes.sources.archives import read_lock
-from lm_recipes.sources.documents import RawDocument
+from lm_recipes.sources.documents import RawDocument, Report, refuse
 from lm_recipes.sources.splits import split_of
 
 if TYPE_CHECKING:
@@ -22,9 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RawDocument",
-    "count_documents",
     "describe",
     "load_documents",
+    "load_strings",
     "load_table",
     "load_texts",
     "resolve_model",
@@ -34,41 +36,49 @@ __all__ = [
 BUILDERS = {".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 
 
-def load_documents(source: str, text_column: str = "text", limit: int | None = None) -> Iterator[RawDocument]:
+def load_documents(
+    source: str,
+    text_column: str = "text",
+    limit: int | None = None,
+    report: Report = refuse,
+    bar: tqdm | None = None,
+) -> Iterator[RawDocument]:
     """The first `limit` documents of a source (None: all), one at a time, in an order that never changes.
 
     Args:
         source: see the top of this file. Tables and Hub datasets (split "train") take their text from
             `text_column`.
+        report: told where and why something in local files cannot be read; the default refuses.
+        bar: moved along, in bytes of files where the number of documents is not known.
 
     Raises:
         UserError: while iterating, for anything that is missing or broken, with file and row.
     """
-    return islice(_documents(source, text_column), limit)
+    advance, documents = None, None
+    if bar is not None:
+        documents = limit or (demo.demo(source).rows if source.startswith("demo:") else None)
+        if documents or not files.names_files(source):
+            bar.total, bar.unit = documents, " documents"
+        else:
+            bar.total, bar.unit, bar.unit_scale = sum(file.bytes for file in files.list_files(source)), "B", True
+            advance = bar.update
+    for document in islice(_documents(source, text_column, report, advance), limit):
+        yield document
+        if bar is not None and not advance:
+            bar.update()
 
 
-def _documents(source: str, text_column: str) -> Iterator[RawDocument]:
+def _documents(source: str, text_column: str, report: Report, advance) -> Iterator[RawDocument]:
     if source == "demo:enwik8":
         yield from demo.enwik8()
-    elif not source.startswith("demo:") and files.looks_local(source):
-        yield from files.read_documents(source, text_column)
+    elif not source.startswith("demo:") and files.names_files(source):
+        yield from files.read_documents(source, text_column, report, advance)
     else:
         rows = load_table(source) if source.startswith("demo:") else _hub(source, "train", streaming=True)
         for number, row in enumerate(rows, start=1):
             if not isinstance(row.get(text_column), str):
                 raise UserError(f"{source}: row {number}: no text in `{text_column}`; columns: {', '.join(row)}")
             yield RawDocument(str(row.get("id") or f"{source}:{number}"), row[text_column])
-
-
-def count_documents(source: str, limit: int | None = None) -> int | None:
-    """How many documents `load_documents` will give at most, where that is known without reading them."""
-    known = None
-    if source in demo.DEMOS:
-        known = demo.DEMOS[source].rows
-    elif files.looks_local(source):
-        known = files.count_documents(source)
-    counts = [count for count in (known, limit) if count is not None]
-    return min(counts) if counts else None
 
 
 def load_texts(source: str, split: str, text_column: str = "text") -> Iterator[str]:
@@ -78,14 +88,33 @@ def load_texts(source: str, split: str, text_column: str = "text") -> Iterator[s
     Raises:
         UserError: while iterating, for a missing source, split or column.
     """
-    file = Path(source) / f"{split}.parquet"
-    if file.is_file():
-        yield from (document.text for document in files.read_documents(str(file), text_column))
+    if "://" in source or (Path(source) / f"{split}.parquet").is_file():
+        parquet = f"{source.rstrip('/')}/{split}.parquet"
+        yield from (document.text for document in files.read_documents(parquet, text_column))
         return
     table = load_table(source, split)
     if text_column not in table.column_names:
         raise UserError(f"{source}: no column `{text_column}`; it has {', '.join(table.column_names)}")
     yield from table[text_column]
+
+
+def load_strings(source: str) -> Iterator[str]:
+    """Every text in every row of a table, one by one: questions, answers, the turns of dialogues.
+
+    Args:
+        source: what `load_table` takes; `source@split` names a split.
+    """
+    name, _, split = source.partition("@")
+    for row in load_table(name, split or None):
+        yield from _strings_in(row)
+
+
+def _strings_in(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _strings_in(item)
 
 
 def load_table(source: str, split: str | None = None) -> "Dataset":
@@ -108,7 +137,7 @@ def load_table(source: str, split: str | None = None) -> "Dataset":
         if split not in (None, "train"):
             raise UserError(f"{source} has no split `{split}`: it comes whole, divide it with sources.split_of")
         table = Dataset.from_list(demo.TABLES[source]())
-    elif files.looks_local(source):
+    elif files.names_files(source):
         table = _local_table(source, split)
     else:
         table = _hub(source, split or "train")
@@ -121,27 +150,32 @@ def _local_table(source: str, split: str | None) -> "Dataset":
     from datasets import load_dataset
     from datasets.exceptions import DatasetGenerationError
 
-    found = [file for file in files.list_files(source) if files.file_format(file) in BUILDERS]
+    found = [file for file in files.list_files(source) if file.format in BUILDERS]
     if not found:
         raise UserError(f"{source}: no rows here; a table is a {', '.join(BUILDERS)} file (.gz, .zst)")
     # As on the Hub, train.jsonl.gz and train-00000-of-00002.parquet are parts of the split "train".
-    splits = {file: re.split(r"[.-]", file.name)[0] for file in found if Path(source).expanduser().is_dir()}
+    splits = {file: re.split(r"[.-]", Path(file.path).name)[0] for file in found if files.is_folder(source)}
     if "train" in splits.values() or split not in (None, "train"):
         found = [file for file in splits if splits[file] == (split or "train")]
         if not found:
             has = ", ".join(sorted(set(splits.values()))) or "no splits"
             raise UserError(f"{source}: no split `{split}` here; it has {has}")
-    formats = {files.file_format(file) for file in found}
+    formats = {file.format for file in found}
     if len(formats) > 1:
         raise UserError(f"{source}: files of several kinds ({', '.join(sorted(formats))}); name one with a glob")
     (suffix,) = formats
     options = {"sep": "\t"} if suffix == ".tsv" else {}
     try:
-        return load_dataset(BUILDERS[suffix], data_files=[str(file) for file in found], split="train", **options)
+        return load_dataset(
+            BUILDERS[suffix],
+            data_files=[file.fs.unstrip_protocol(file.path) for file in found],
+            split="train",
+            **options,
+        )
     except (DatasetGenerationError, ValueError) as error:
         for file in found:  # datasets does not say which row: our own reader does
             if not sum(1 for _ in files.read_rows(file)):
-                raise UserError(f"{file}: no rows") from error
+                raise UserError(f"{file.name}: no rows") from error
         raise UserError(
             f"{source}: rows do not fit together ({' '.join(str(error.__cause__ or error).split())})"
         ) from error
@@ -182,10 +216,10 @@ def describe(source: str) -> dict[str, str]:
         pin = read_lock()[known.package]
         about |= {"what": known.what, "licence": known.licence, "homepage": known.homepage}
         return about | {"archive": pin.line.strip(), "size": f"{known.megabytes} MB archive"}
-    if files.looks_local(source):
+    if files.names_files(source):
         found = files.list_files(source)
-        size = sum(file.stat().st_size for file in found)
-        return about | {"what": f"{len(found)} local files", "size": f"{size / 1e6:.1f} MB"}
+        size = sum(file.bytes for file in found)
+        return about | {"what": f"{len(found)} files", "size": f"{size / 1e6:.1f} MB"}
     return about | {
         "what": "a Hugging Face Hub repository",
         "homepage": f"https://huggingface.co/{source.partition(':')[0]}",

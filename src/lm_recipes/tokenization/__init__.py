@@ -1,1 +1,1 @@
-"""How is text cut into tokens? Training of byte-level BPE and WordPiece, and what a tokenizer costs per word."""
+"""How is text cut into tokens? Training of BPE, WordPiece and Unigram tokenizers, and what a token costs."""
