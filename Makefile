@@ -11,13 +11,13 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade "pip>=25.1"
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[corpus,demo,report]"
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[corpus,fast,demo,report]"
 	touch $@
 
 # What tests and benchmarks compare with is large; the quickstart does without it.
 install-dev: $(VENV)/.installed-dev
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[corpus,demo,report,dev]"
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[corpus,fast,demo,report,dev]"
 	touch $@
 
 test: install-dev
@@ -38,7 +38,7 @@ clean:
 
 CLEAN  := recipes/corpus/clean.py recipes/corpus/configs/quickstart.yaml $(wildcard src/lm_recipes/text/*.py)
 TOKENS := recipes/corpus/train_tokenizer.py $(wildcard src/lm_recipes/tokenization/*.py)
-PACK   := recipes/corpus/pack.py $(wildcard src/lm_recipes/objectives/packing.py)
+PACK   := recipes/corpus/pack.py $(wildcard src/lm_recipes/objectives/pack*.py src/lm_recipes/tokenization/fast.py)
 TRAIN  := $(wildcard src/lm_recipes/objectives/*.py src/lm_recipes/models/*.py src/lm_recipes/training/*.py)
 
 # A finished model that is out of date makes room for its successor; an unfinished one is resumed.
@@ -92,8 +92,16 @@ $(Q)/report.html: $(STEPS:%=$(Q)/%/results.json) $(Q)/continuations.json recipes
 quickstart: $(Q)/report.html
 	@$(PY) recipes/report.py --run_dir $(Q) --summary
 
-# ---- Benchmarks: side by side in one run; the records go to results/.
+# ---- Benchmarks: side by side in one run; the records go to results/. bench-corpus is stage 1's and takes half an hour.
 
-bench: $(Q)/packed-bert/results.json $(Q)/packed-gpt/results.json
+bench: $(Q)/packed-bert/results.json $(Q)/packed-gpt/results.json bench-corpus
 	$(PY) recipes/bench/step.py
 	$(PY) recipes/report.py --keep runs/bench-step
+
+runs/enwik8/corpus/results.json: recipes/corpus/clean.py recipes/corpus/configs/enwik8.yaml $(wildcard src/lm_recipes/text/*.py)
+	$(PY) recipes/corpus/clean.py --config recipes/corpus/configs/enwik8.yaml
+
+bench-corpus: install-dev runs/enwik8/corpus/results.json $(Q)/tokenizer-gpt/results.json
+	for name in corpus minhash pii extraction vocabulary memory; do \
+	  $(PY) recipes/bench/$$name.py && $(PY) recipes/report.py --keep runs/bench-$$name || exit 1; \
+	done

@@ -22,7 +22,15 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
 
     A result of an earlier run at `path` is replaced in the same moment. A directory that holds files we did not
     make (no `results.json`) is left alone: UserError.
+
+    A URL that fsspec knows (s3://bucket/corpus) works too: the directory is made on this machine and copied there at
+    the end, `results.json` last.
     """
+    if "://" in str(path):
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch)
+            _upload(Path(scratch), str(path))
+        return
     path = Path(path)
     if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not (path / "results.json").exists())):
         raise UserError(f"{path}: exists and is not a result of ours; choose another output directory")

@@ -7,14 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 
 from lm_recipes.artifacts import fingerprint
+from lm_recipes.sources import load_texts
+from lm_recipes.text.corpus import SPLITS
+from lm_recipes.text.dedup import jaccard, shingles
 
 ROOT = Path(__file__).parents[2]
-FLAGS = "--source demo:enwik8 --limit 400 --output_dir corpus --validation 0.1 --test 0.1"
+FLAGS = "--source demo:enwik8 --limit 400 --output_dir corpus --validation 0.1 --test 0.1 --evaluation_sets demo:boolq"
 
 
 def command(flags: str) -> list[str]:
@@ -107,3 +111,21 @@ def test_two_runs_do_not_write_the_same_corpus(tmp_path):
     process.wait()
     assert result.returncode == 2
     assert "another run is making it" in result.stderr.splitlines()[-1]
+
+
+def test_near_duplicates_never_straddle_splits(straight, tmp_path):
+    texts = [text for split in SPLITS for text in load_texts(str(straight), split)][:60]
+    copies = [text.replace(" the ", " that ", 2) for text in texts]
+    raw = tmp_path / "raw.jsonl"
+    raw.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts + copies))
+
+    def straddling(*steps: str) -> int:
+        flags = ["--source", raw, "--output_dir", tmp_path / "corpus", "--steps", *steps]
+        command = [sys.executable, ROOT / "recipes/corpus/clean.py", *flags, "--validation", "0.3", "--test", "0.3"]
+        subprocess.run([*map(str, command), "--num_processes", "1"], check=True, capture_output=True)
+        sets = {split: list(map(shingles, load_texts(str(tmp_path / "corpus"), split))) for split in SPLITS}
+        pairs = [(one, other) for a, b in combinations(SPLITS, 2) for one in sets[a] for other in sets[b]]
+        return sum(jaccard(one, other) >= 0.8 for one, other in pairs)
+
+    assert straddling("exact_duplicates") > 10
+    assert straddling("exact_duplicates", "near_duplicates") == 0

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, BertConfig,
 
 from lm_recipes.models import decoder_config, encoder_config
 from lm_recipes.objectives import CausalLanguageModeling, MaskedLanguageModeling, Packer
+from lm_recipes.tokenization.fast import encode_batches
 from lm_recipes.training.arguments import PretrainingArguments
 from lm_recipes.training.trainer import LanguageModelTrainer
 
@@ -17,8 +18,8 @@ LENGTH = 160  # longer than ModernBERT's local window, so that sliding layers ar
 
 def packed_rows(tokenizer, documents) -> list[dict[str, np.ndarray]]:
     packer = Packer.for_tokenizer(tokenizer, LENGTH)
-    ids = tokenizer(documents[:40], add_special_tokens=False)["input_ids"]
-    rows = [{"input_ids": i, "position_ids": p} for i, p in packer.pack(ids)]
+    ids = encode_batches(tokenizer, documents[:40])
+    rows = [{"input_ids": i, "position_ids": p} for some in packer.pack(ids) for i, p in zip(*some, strict=True)]
     shared = [row for row in rows if (row["position_ids"] == 0).sum() > 1]
     assert len(shared) >= 4
     return shared[:4]

@@ -79,6 +79,10 @@ def test_the_bar_ends_full_whatever_the_files(tmp_path):
     assert len(documents) == 7
     assert bar.total == sum(file.stat().st_size for file in tmp_path.iterdir())
     assert bar.n >= 0.5 * bar.total  # Parquet's reader skips what it does not need
+    for name in ("c.csv", "d.html"):
+        with tqdm(file=io.StringIO()) as bar:
+            list(load_documents(str(tmp_path / name), bar=bar))
+        assert bar.n == bar.total == (tmp_path / name).stat().st_size
 
 
 def test_with_a_limit_the_bar_counts_documents(tmp_path):

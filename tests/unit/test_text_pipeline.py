@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from lm_recipes.launch import UserError
-from lm_recipes.sources import RawDocument
+from lm_recipes.sources import RawDocument, load_strings
 from lm_recipes.text import filters, pipeline
 from lm_recipes.text.ledger import StepRecord, format_ledger
 from lm_recipes.text.pipeline import clean_documents
@@ -58,6 +58,7 @@ BAD = {
     "repetition": RawDocument("repetition", "\n".join([BREAD, *["Buy the bread at the market now"] * 20])),
     "language": RawDocument("language", FINNISH),
     "inappropriate": RawDocument("inappropriate", ABUSE),
+    "decontamination": RawDocument("decontamination", next(t for t in load_strings("demo:boolq") if len(t) > 600)),
     "exact_duplicates": RawDocument("exact_duplicates", PROSE.upper().replace(" ", "  ")),
     "near_duplicates": RawDocument("near_duplicates", PROSE.replace("the church was", "the church existed")),
 }
@@ -73,7 +74,7 @@ GOOD = ["good", "markup", "normalize", "pii", "duplicate_paragraphs"]
 def run(tmp_path):
     def run(documents=DOCUMENTS, workers=1, **settings):
         ledger = []
-        settings = CleaningSettings(**settings)
+        settings = CleaningSettings(**{"evaluation_sets": ["demo:boolq"], **settings})
         return list(clean_documents(documents, settings, ledger, tmp_path / "work", workers=workers)), ledger
 
     return run
@@ -107,9 +108,10 @@ def test_each_filter_drops_its_document_and_no_other_step_does(run, step):
     assert record.documents_in - record.documents_out == 1
     assert sum(record.reasons.values()) == 1
     if step == "exact_duplicates":  # its document is also nearly another, and a paragraph of another
-        kept, _ = run(steps=[name for name in STEPS if name not in ACROSS_DOCUMENTS])
+        others = [name for name in STEPS if name not in ("exact_duplicates", "near_duplicates", "duplicate_paragraphs")]
+        kept, _ = run(steps=others)
         assert [d.id for d in kept if d.id in BAD] == ["exact_duplicates", "near_duplicates"]
-        kept, _ = run(steps=[name for name in STEPS if name not in ACROSS_DOCUMENTS] + [step])
+        kept, _ = run(steps=[*others[:-1], "exact_duplicates", "decontamination"])
         assert [d.id for d in kept if d.id in BAD] == ["near_duplicates"]
         return
     assert [d.id for d in run(steps=without(step))[0] if d.id in BAD] == [step]
@@ -127,6 +129,7 @@ def test_each_transformation_is_missed_when_it_is_switched_off(run, step, remain
 def test_what_was_changed_is_counted(run):
     ledger = {record.step: record for record in run()[1]}
     assert ledger["pii"].changes == {"email": 1}
+    assert {name: n for name, n in ledger["decontamination"].changes.items() if n} == {"demo:boolq": 1}
     assert ledger["duplicate_paragraphs"].changes == {"paragraphs removed": 1}
 
 
@@ -134,6 +137,21 @@ def test_a_paragraph_of_a_document_that_is_gone_stays_in_the_next(run):
     documents = [RawDocument("a", SHORE), RawDocument("b", SHORE.upper()), RawDocument("c", f"{SHORE}\n{BREAD}")]
     assert texts_of(run(documents)[0]) == {"a": SHORE, "c": BREAD}
     assert texts_of(run(documents[1:])[0]) == {"b": SHORE.upper(), "c": BREAD}
+
+
+def test_documents_that_removed_paragraphs_told_apart_are_compared_again(run):
+    earlier = [RawDocument("a", SHORE), RawDocument("b", f"{BREAD}\n{SNOW}")]
+    one = RawDocument("one", f"{SHORE}\n{GARDEN}")
+    other = RawDocument("other", f"{BREAD}\n{SNOW}\n{GARDEN.replace('reward', 'price')}")
+    kept, ledger = run([*earlier, one, other])
+    assert texts_of(kept) == {"a": SHORE, "b": f"{BREAD}\n{SNOW}", "one": GARDEN}
+    assert ledger[-1].reasons == {"nearly the text of an earlier document": 1}
+
+
+def test_of_a_near_duplicate_nothing_is_left(run):
+    text = "\n".join([SHORE, BREAD, SNOW, CLOCK, GARDEN])
+    kept, _ = run([RawDocument("a", text), RawDocument("b", text.replace("uncle", "father"))])
+    assert texts_of(kept) == {"a": text}
 
 
 def test_the_ledger_adds_up(run):

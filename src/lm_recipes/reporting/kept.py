@@ -16,10 +16,13 @@ inputs by fingerprint and the versions it ran on. The records are the JSON files
 def keep(run_dir: str | Path, results_dir: str | Path = "results") -> Path:
     """Copy the record of a finished run to `results_dir/<name>.json` and write `results_dir/README.md` anew.
 
+    The name is that of the directory, with those between it and `runs/`: runs/enwik8/corpus is kept as enwik8-corpus.
+
     A quickstart directory becomes one record: its summary table and the seconds of each step.
     """
     run_dir, results_dir = Path(run_dir), Path(results_dir)
-    target = results_dir / f"{run_dir.name}.json"
+    below_runs = run_dir.parts[run_dir.parts.index("runs") + 1 :] if "runs" in run_dir.parts else run_dir.parts[-1:]
+    target = results_dir / f"{'-'.join(below_runs)}.json"
     if (run_dir / "continuations.json").exists():
         run = read_run(run_dir)
         rows = [{"measure": name, "value": value, "beside": beside} for name, value, beside in summary_rows(run)]

@@ -105,7 +105,7 @@ def load_strings(source: str) -> Iterator[str]:
         source: what `load_table` takes; `source@split` names a split.
     """
     name, _, split = source.partition("@")
-    for row in load_table(name, split or None):
+    for row in demo.TABLES[name]() if name in demo.TABLES else load_table(name, split or None):
         yield from _strings_in(row)
 
 

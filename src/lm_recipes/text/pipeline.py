@@ -82,8 +82,8 @@ def clean_documents(
     across = {
         "exact_duplicates": _drop_exact_duplicates,
         "decontamination": partial(_decontaminate, cleaner=cleaner, rewrite=rewrite),
-        "duplicate_paragraphs": partial(_remove_paragraphs, rewrite=rewrite),
         "near_duplicates": partial(_drop_near_duplicates, settings=settings, work=work),
+        "duplicate_paragraphs": partial(_remove_paragraphs, rewrite=rewrite),
     }
     for record in ledger:
         if record.step in across:
@@ -135,8 +135,7 @@ def _batches(documents: Iterable[RawDocument]) -> Iterator[list[RawDocument]]:
 
 def _drop_exact_duplicates(corpus: parts.Parts, keep: np.ndarray, record: StepRecord) -> None:
     keys = np.concatenate([np.empty(0, "V16"), *(_bytes16(part) for part in corpus.column("key"))])
-    first = dedup.first_occurrences(keys)
-    _account(corpus, keep, first, record, "the text of an earlier document")
+    _account(corpus, keep, record, {"the text of an earlier document": dedup.first_occurrences(keys)})
 
 
 def _bytes16(column) -> np.ndarray:
@@ -195,6 +194,8 @@ def _rewrite(
 ) -> None:
     """Give documents new texts, and drop those whose new text is too short to stay.
 
+    What distinguished two documents may be gone: near-duplicates are looked for once more where they already were.
+
     Args:
         texts: document and text, in the order of the documents.
     """
@@ -211,12 +212,24 @@ def _rewrite(
         path = work / f"{before.paths[part].stem}.{record.step}"
         parts.write(path, data)
         corpus.replace(part, path)
-    _account(corpus, keep, corpus.numbers("bytes") > 0, record, reason, before)
+    stays = {reason: corpus.numbers("bytes") > 0}
+    steps = cleaner.settings.steps
+    if numbers and "near_duplicates" in steps[: steps.index(record.step)]:
+        stays[NEARLY] = _singles(corpus, keep & stays[reason], cleaner.settings, work)
+    _account(corpus, keep, record, stays, before)
+
+
+NEARLY = "nearly the text of an earlier document"
 
 
 def _drop_near_duplicates(
     corpus: parts.Parts, keep: np.ndarray, record: StepRecord, settings: CleaningSettings, work: Path
 ) -> None:
+    _account(corpus, keep, record, {NEARLY: _singles(corpus, keep, settings, work)})
+
+
+def _singles(corpus: parts.Parts, keep: np.ndarray, settings: CleaningSettings, work: Path) -> np.ndarray:
+    """Which documents are no near-duplicates of an earlier one that stays: bool [N], True where `keep` is not."""
     documents = np.flatnonzero(keep)  # only what is still there: a document goes for one that stays
     threshold = settings.near_duplicate_similarity
 
@@ -228,7 +241,7 @@ def _drop_near_duplicates(
     twins = dedup.near_duplicates(bands, threshold, lambda a, b: dedup.jaccard(shingles(a), shingles(b)))
     single = np.ones(len(corpus), dtype=bool)
     single[documents[twins >= 0]] = False
-    _account(corpus, keep, single, record, "nearly the text of an earlier document")
+    return single
 
 
 def _bands(corpus: parts.Parts, keep: np.ndarray, file: Path, bands: int) -> np.ndarray:
@@ -246,20 +259,25 @@ def _bands(corpus: parts.Parts, keep: np.ndarray, file: Path, bands: int) -> np.
 def _account(
     corpus: parts.Parts,
     keep: np.ndarray,
-    stays: np.ndarray,
     record: StepRecord,
-    reason: str,
+    stays: dict[str, np.ndarray],
     before: parts.Parts | None = None,
 ) -> None:
-    """Narrow `keep` to `stays` and fill the record; `before`: the documents as it found them, if it changed any."""
+    """Narrow `keep` and fill the record.
+
+    Args:
+        stays: reason to drop -> bool [N], False for those it holds for.
+        before: the documents as the step found them, if it changed any.
+    """
     before = before or corpus
     record.documents_in, record.bytes_in, record.tokens_in = _totals(before, keep)
-    dropped = np.flatnonzero(keep & ~stays)
-    for document in dropped[:EXAMPLES]:
-        add_example(record, before.id(document), reason=reason, text=before.text(document)[:1000])
-    if len(dropped):
-        record.reasons[reason] = len(dropped)
-    keep &= stays
+    for reason, staying in stays.items():
+        dropped = np.flatnonzero(keep & ~staying)
+        for document in dropped[:EXAMPLES]:
+            add_example(record, before.id(document), reason=reason, text=before.text(document)[:1000])
+        if len(dropped):
+            record.reasons[reason] = len(dropped)
+        keep &= staying
     record.documents_out, record.bytes_out, record.tokens_out = _totals(corpus, keep)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from lm_recipes.launch import UserError
 
 # Steps that compare documents: they come last, in this order.
-ACROSS_DOCUMENTS = ("exact_duplicates", "decontamination", "duplicate_paragraphs", "near_duplicates")
+ACROSS_DOCUMENTS = ("exact_duplicates", "decontamination", "near_duplicates", "duplicate_paragraphs")
 # What runs unless the YAML says otherwise.
 STEPS = (
     "redirect",
