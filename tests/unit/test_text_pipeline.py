@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from lm_recipes.launch import UserError
-from lm_recipes.sources import RawDocument, load_strings
+from lm_recipes.sources import RawDocument
 from lm_recipes.text import filters, pipeline
 from lm_recipes.text.ledger import StepRecord, format_ledger
 from lm_recipes.text.pipeline import clean_documents
@@ -42,6 +42,11 @@ What a complete moron you must be to write such a letter to your own brother.
 Shut up, you dumb fool, before somebody else throws you out of the house.
 Only a damned loser with the brain of a stupid pig could believe what the mayor says.
 Go to hell with your ugly hat and take your idiot friends along, all nine of those morons."""
+PASSAGE = (
+    "A lighthouse keeper had to trim the wick every four hours, wind the clockwork that turned the lens and write down "
+    "each ship that passed. Supplies came once a month by boat when the sea allowed it. Most keepers lived on the rock "
+    "with two assistants and a goat, and some of them said that the goat was the best company of the three by far."
+)  # of an evaluation set
 FINNISH = (
     "Vanha satama sijaitsee joen suulla, ja suurin osa kaupungista rakennettiin kivestä, jonka laivat toivat. Kirjeet, "
     "jotka on löydetty, kertovat että se seisoi täällä ennen kirkkoa, eikä kukaan tiedä kuka sen rakensi. Keväällä "
@@ -58,7 +63,7 @@ BAD = {
     "repetition": RawDocument("repetition", "\n".join([BREAD, *["Buy the bread at the market now"] * 20])),
     "language": RawDocument("language", FINNISH),
     "inappropriate": RawDocument("inappropriate", ABUSE),
-    "decontamination": RawDocument("decontamination", next(t for t in load_strings("demo:boolq") if len(t) > 600)),
+    "decontamination": RawDocument("decontamination", f"As the exam has it: {PASSAGE}"),
     "exact_duplicates": RawDocument("exact_duplicates", PROSE.upper().replace(" ", "  ")),
     "near_duplicates": RawDocument("near_duplicates", PROSE.replace("the church was", "the church existed")),
 }
@@ -74,7 +79,11 @@ GOOD = ["good", "markup", "normalize", "pii", "duplicate_paragraphs"]
 def run(tmp_path):
     def run(documents=DOCUMENTS, workers=1, **settings):
         ledger = []
-        settings = CleaningSettings(**{"evaluation_sets": ["demo:boolq"], **settings})
+        questions = tmp_path / "questions.jsonl"
+        questions.write_text(
+            json.dumps({"passage": PASSAGE, "question": "Who was the best company?", "answer": "goat"})
+        )
+        settings = CleaningSettings(evaluation_sets=[str(questions)], **settings)
         return list(clean_documents(documents, settings, ledger, tmp_path / "work", workers=workers)), ledger
 
     return run
@@ -129,7 +138,7 @@ def test_each_transformation_is_missed_when_it_is_switched_off(run, step, remain
 def test_what_was_changed_is_counted(run):
     ledger = {record.step: record for record in run()[1]}
     assert ledger["pii"].changes == {"email": 1}
-    assert {name: n for name, n in ledger["decontamination"].changes.items() if n} == {"demo:boolq": 1}
+    assert list(ledger["decontamination"].changes.values()) == [1]
     assert ledger["duplicate_paragraphs"].changes == {"paragraphs removed": 1}
 
 
