@@ -1,7 +1,18 @@
 """What is the model asked? Packing into blocks, and the collators that turn blocks into questions."""
 
-from lm_recipes.objectives.causal import CausalLanguageModeling
-from lm_recipes.objectives.masked import MaskedLanguageModeling
-from lm_recipes.objectives.packing import Packer, read_packed
+from importlib import import_module
 
-__all__ = ["CausalLanguageModeling", "MaskedLanguageModeling", "Packer", "read_packed"]
+_HOMES = {
+    "CausalLanguageModeling": "causal",
+    "MaskedLanguageModeling": "masked",
+    "Packer": "packing",
+    "read_packed": "packing",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str):
+    """Imported when asked for: the collators need torch, which packing does without."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

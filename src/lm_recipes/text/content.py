@@ -1,7 +1,9 @@
 """What is a document about, as far as we ask: is it in a wanted language, and is it offensive?"""
 
+import os
 import re
 from functools import cache
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +11,7 @@ from typing import NamedTuple
 import numpy
 
 from lm_recipes.launch import UserError
+from lm_recipes.sources.archives import cache_directory
 from lm_recipes.text.words import Vocabulary, lower_words
 
 # --- language ---
@@ -144,21 +147,43 @@ class _ProfanityModel(NamedTuple):
 
 @cache
 def _profanity_model() -> _ProfanityModel:
-    from profanity_check.profanity_check import model, vectorizer
-
-    folds = model.calibrated_classifiers_
-    idf = vectorizer.idf_
-    weights = numpy.vstack([fold.estimator.coef_ for fold in folds])
+    arrays = _profanity_arrays()
+    idf, weights = arrays["idf"], arrays["weights"]
     return _ProfanityModel(
-        Vocabulary(sorted(vectorizer.vocabulary_, key=vectorizer.vocabulary_.get)),
+        Vocabulary(arrays["words"].tobytes().decode().split("\n")),
         idf,
         weights,
         numpy.append(idf * weights.max(axis=0), 0),
         numpy.append(idf * idf, 0),
-        numpy.array([fold.estimator.intercept_[0] for fold in folds]),
-        numpy.array([fold.calibrators[0].a_ for fold in folds]),
-        numpy.array([fold.calibrators[0].b_ for fold in folds]),
+        arrays["offsets"],
+        arrays["slopes"],
+        arrays["intercepts"],
     )
+
+
+def _profanity_arrays() -> dict[str, numpy.ndarray]:
+    """What alt-profanity-check's pickled model holds, kept in the cache as plain arrays: to read the pickle every worker
+    of every run would have to import scikit-learn."""
+    file = cache_directory() / "models" / f"alt-profanity-check-{version('alt-profanity-check')}.npz"
+    if not file.exists():
+        from profanity_check.profanity_check import model, vectorizer
+
+        folds = model.calibrated_classifiers_
+        words = "\n".join(sorted(vectorizer.vocabulary_, key=vectorizer.vocabulary_.get))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        scratch = file.with_suffix(f".{os.getpid()}.npz")
+        numpy.savez(
+            scratch,
+            words=numpy.frombuffer(words.encode(), numpy.uint8),
+            idf=vectorizer.idf_,
+            weights=numpy.vstack([fold.estimator.coef_ for fold in folds]),
+            offsets=numpy.array([fold.estimator.intercept_[0] for fold in folds]),
+            slopes=numpy.array([fold.calibrators[0].a_ for fold in folds]),
+            intercepts=numpy.array([fold.calibrators[0].b_ for fold in folds]),
+        )
+        os.replace(scratch, file)
+    with numpy.load(file, allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
 # --- lexicon ---
