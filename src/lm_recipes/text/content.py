@@ -162,8 +162,10 @@ def _profanity_model() -> _ProfanityModel:
 
 
 def _profanity_arrays() -> dict[str, numpy.ndarray]:
-    """What alt-profanity-check's pickled model holds, kept in the cache as plain arrays: to read the pickle every worker
-    of every run would have to import scikit-learn."""
+    """What alt-profanity-check's pickled model holds, kept in the cache as plain arrays.
+
+    To read the pickle, every worker of every run would have to import scikit-learn.
+    """
     file = cache_directory() / "models" / f"alt-profanity-check-{version('alt-profanity-check')}.npz"
     if not file.exists():
         from profanity_check.profanity_check import model, vectorizer
