@@ -2,7 +2,8 @@
 
 Quality: words found and words too many (precision, recall and F1 of words, mean over pages) on articles and on
 documentation, whose text is known; and the same of passages that people marked on web pages. Our rules were written
-with the web pages that are not held out and the articles in view; trafilatura's people marked the passages.
+with the web pages that are not held out, the articles and the documentation in view; trafilatura's people marked the
+passages.
 Speed in MB of HTML a second on one core: the extractors take turns, medians over rounds; `speedup` is the median over
 rounds of our speed over that of each, in the same round.
 """
