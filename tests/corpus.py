@@ -31,6 +31,14 @@ def documents() -> list[str]:
     return list(found)
 
 
+def thresholds(rule) -> dict:
+    """A filter's thresholds as they are if no YAML says otherwise."""
+    from lm_recipes.text.settings import CleaningSettings
+
+    settings = vars(CleaningSettings())
+    return {name: settings[name] for name in inspect.signature(rule).parameters if name in settings}
+
+
 def write_corpus(directory: Path, limit: int = 400) -> Path:
     """A corpus directory as clean.py leaves it: every 8th document validates, every 9th tests."""
     directory.mkdir(parents=True)

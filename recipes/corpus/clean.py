@@ -57,7 +57,8 @@ def main() -> None:
     from lm_recipes.sources.archives import sha256
     from lm_recipes.text.corpus import CorpusWriter, write_quarantine
     from lm_recipes.text.ledger import StepRecord, format_ledger
-    from lm_recipes.text.pipeline import PACKAGES, clean_documents
+    from lm_recipes.text.pipeline import clean_documents
+    from lm_recipes.text.steps import PACKAGES
 
     start = time.perf_counter()
     source = describe(args.source)

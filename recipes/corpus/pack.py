@@ -33,15 +33,15 @@ def main() -> None:
     (args,) = parse(PackArguments, description=__doc__)
 
     from tqdm import tqdm
-    from transformers import AutoTokenizer
 
     from lm_recipes.artifacts import atomic_directory, read_json, write_results
     from lm_recipes.evaluation.language_baselines import compressed_bits_per_byte
     from lm_recipes.objectives.packing import Packer, write_packed
     from lm_recipes.sources import load_texts
+    from lm_recipes.tokenization.fast import load_tokenizer
 
     start = time.perf_counter()
-    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer_name_or_path)
+    tokenizer = load_tokenizer(args.tokenizer_name_or_path)
     packer = Packer.for_tokenizer(tokenizer, args.block_size, args.packing)
     cleaned = Path(args.data, "results.json")  # of clean.py; other data is its own source
     source = read_json(cleaned, "results")["config"]["source"] if cleaned.exists() else args.data

@@ -1,12 +1,15 @@
 """The fast ways of encoding give the tokenizer's own ids: on real text, on any Unicode, and where they would differ."""
 
 import logging
+import subprocess
+import sys
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
 from lm_recipes.tokenization import fast
 from lm_recipes.tokenization.training import train_tokenizer
@@ -119,3 +122,13 @@ def test_kinds_that_were_not_verified_are_left_to_the_tokenizer(gpt_tokenizer, b
     else:
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     assert fast.exact_encoder(tokenizer, ["a word"]).name == "tokenizers"
+
+
+def test_a_tokenizer_loads_without_torch_as_auto_tokenizer_loads_it(tokenizer_dirs):
+    for directory in tokenizer_dirs.values():
+        ours, auto = fast.load_tokenizer(str(directory)), AutoTokenizer.from_pretrained(directory)
+        assert ours.special_tokens_map == auto.special_tokens_map
+        assert ours.backend_tokenizer.to_str() == auto.backend_tokenizer.to_str()
+    code = f"import sys; from lm_recipes.tokenization import fast; fast.load_tokenizer({str(directory)!r})"
+    ended = subprocess.run([sys.executable, "-c", f"{code}; sys.exit('torch' in sys.modules)"], check=False)
+    assert ended.returncode == 0

@@ -10,6 +10,7 @@ from itertools import islice
 import numpy as np
 import pytest
 from corpus import documents as docstrings
+from corpus import thresholds
 
 from lm_recipes.sources import load_documents
 from lm_recipes.text import filters, repetition
@@ -26,23 +27,6 @@ from datatrove.pipeline.filters.gopher_repetition_filter import (  # noqa: E402
 )
 from datatrove.utils.word_tokenizers import WordTokenizer  # noqa: E402
 
-QUALITY = {
-    "min_mean_word_length": 3,
-    "max_mean_word_length": 10,
-    "max_symbol_word_ratio": 0.1,
-    "max_bullet_lines": 0.9,
-    "max_ellipsis_lines": 0.3,
-    "min_alphabetic_words": 0.8,
-    "min_stop_words": 2,
-}
-FINEWEB = {
-    "min_punctuated_lines": 0.12,
-    "max_short_lines": 0.67,
-    "short_line_length": 30,
-    "max_duplicate_line_characters": 0.01,
-    "max_line_breaks_per_word": 0.3,
-}
-
 
 class BetweenSpaces(WordTokenizer):
     def word_tokenize(self, text):
@@ -52,7 +36,7 @@ class BetweenSpaces(WordTokenizer):
 
 
 def gopher_quality(text):
-    return filters.quality(text, **QUALITY)
+    return filters.quality(text, **thresholds(filters.quality))
 
 
 def gopher_repetition(text):
@@ -64,7 +48,7 @@ def c4(text):
 
 
 def fineweb(text):
-    return filters.fineweb(text, **FINEWEB)
+    return filters.fineweb(text, **thresholds(filters.fineweb))
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +109,7 @@ SPACY = {
     "fineweb": (fineweb, lambda: datatrove.FineWebQualityFilter(), 0.99),
     "repetition": (gopher_repetition, lambda: datatrove.GopherRepetitionFilter(), 0.96),
     "quality": (
-        lambda text: filters.quality(text, **(QUALITY | {"min_alphabetic_words": 0})),
+        lambda text: filters.quality(text, **(thresholds(filters.quality) | {"min_alphabetic_words": 0})),
         lambda: datatrove.GopherQualityFilter(min_doc_words=None, max_non_alpha_words_ratio=None),
         0.99,
     ),

@@ -223,6 +223,7 @@ def test_the_files_do_not_depend_on_how_many_blocks_come_at_a_time(tmp_path, mon
     np.testing.assert_array_equal(split[10:20]["position_ids"], blocks[1][10:20])
     np.testing.assert_array_equal(split.select([3, 49])["input_ids"], blocks[0][[3, 49]])
     np.testing.assert_array_equal(split[-1]["input_ids"], blocks[0][-1])
+    # as a dataloader hands it to its worker processes
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(split))[33]["input_ids"], blocks[0][33])
     with pytest.raises(IndexError):
         split[50]

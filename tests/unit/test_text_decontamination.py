@@ -126,13 +126,6 @@ def test_phrases_that_stand_in_many_documents_are_common(evaluation):
     assert common_ngrams([]).tolist() == []
 
 
-def test_workers_get_the_same_ngrams_from_a_file(evaluation, tmp_path):
-    evaluation.save(tmp_path / "evaluation.npz")
-    loaded = EvaluationNgrams.load(tmp_path / "evaluation.npz")
-    text = quoting(EVALUATION[0], ORDINARY[0])
-    assert loaded.overlaps(text) == evaluation.overlaps(text) != {}
-
-
 @given(
     st.lists(st.lists(st.sampled_from("abc"), max_size=9), max_size=4),
     st.lists(st.sampled_from("abc"), max_size=30),

@@ -7,7 +7,7 @@ from importlib.resources import files
 from itertools import islice
 
 import pytest
-from corpus import documents
+from corpus import documents, thresholds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from profanity_check import predict_prob
@@ -26,22 +26,7 @@ PROSE = (
     "as ballast. In spring the market opens again, and people from the villages come to sell bread, cheese and wool.\n"
     "Nobody knows who built the tower; letters that have been found say it was standing before the church."
 )
-QUALITY = {
-    "min_mean_word_length": 3,
-    "max_mean_word_length": 10,
-    "max_symbol_word_ratio": 0.1,
-    "max_bullet_lines": 0.9,
-    "max_ellipsis_lines": 0.3,
-    "min_alphabetic_words": 0.8,
-    "min_stop_words": 2,
-}
-FINEWEB = {
-    "min_punctuated_lines": 0.12,
-    "max_short_lines": 0.67,
-    "short_line_length": 30,
-    "max_duplicate_line_characters": 0.01,
-    "max_line_breaks_per_word": 0.3,
-}
+QUALITY, FINEWEB = thresholds(filters.quality), thresholds(filters.fineweb)
 ABUSE = "You are a stupid idiot and a complete moron, shut up."
 TEXTS = st.text() | st.lists(
     st.sampled_from(["word", "Ünö", "7", "_", "—", " ", "\n", "\u3000", "İ", "中文", "ไทย", "."])
@@ -372,10 +357,8 @@ def test_a_percentile_means_what_it_says(articles, reference):
     assert not any(perplexity.perplexity(text, reference, 0, max_bits_per_byte=9) for text in held_out)
 
 
-def test_learning_twice_gives_the_same_model_and_a_file_keeps_it(articles, reference, tmp_path):
-    perplexity.save(reference, tmp_path / "model.safetensors")
-    for again in (perplexity.load(tmp_path / "model.safetensors"), perplexity.learn(articles)):
-        assert all((a == b).all() for a, b in zip(reference, again, strict=True))
+def test_learning_twice_gives_the_same_model(articles, reference):
+    assert all((a == b).all() for a, b in zip(reference, perplexity.learn(articles), strict=True))
 
 
 def test_bits_are_those_of_a_distribution(reference):

@@ -8,8 +8,7 @@ their case and punctuation, that also stand in an evaluation set. Workers look f
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -102,16 +101,6 @@ class EvaluationNgrams:
             words=np.frombuffer(bytes(blob), np.uint8),
             filter=_bit_table(keys[firsts]),
         )
-
-    def save(self, path: str | Path) -> None:
-        """One .npz file, which `load` reads in no time in each worker."""
-        with Path(path).open("wb") as file:
-            np.savez(file, **{field.name: getattr(self, field.name) for field in fields(self)})
-
-    @classmethod
-    def load(cls, path: str | Path) -> "EvaluationNgrams":
-        with np.load(path, allow_pickle=False) as arrays:
-            return cls(**arrays)
 
     def matches(self, text: str) -> Matches:
         """Every n-gram of the text that stands in an evaluation set, word by word the same."""

@@ -6,11 +6,9 @@ project's language models.
 """
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy
-from safetensors.numpy import load_file, save_file
 
 from lm_recipes.launch import UserError
 
@@ -101,14 +99,6 @@ def bits_per_byte(model: ByteModel, text: str) -> float:
         probability = (numpy.minimum(seen, context) + _CONCENTRATION * probability) / (context + _CONCENTRATION)
         context[0], context[1:] = 0, seen[:-1]
     return float(-numpy.log2(probability).mean())
-
-
-def save(model: ByteModel, file: Path) -> None:
-    save_file(model._asdict(), file)
-
-
-def load(file: Path) -> ByteModel:
-    return ByteModel(**load_file(file))
 
 
 def _keys(data: bytes) -> Iterator[numpy.ndarray]:

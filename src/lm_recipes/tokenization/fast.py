@@ -18,18 +18,22 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
+from lm_recipes.artifacts import read_json
 from lm_recipes.tokenization.training import PRE_TOKENIZERS
 
 logger = logging.getLogger(__name__)
 
 Encoded = tuple[np.ndarray, np.ndarray]  # ids of all documents, uint32; where each begins and the last ends, int64
 
+PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 # Letters and digits of Unicode 17: gigatoken knows them, the regular expressions of `tokenizers` do not yet.
 NEW_LETTERS = (
     r"[\x{88f}\x{c5c}\x{cdc}\x{a7ce}\x{a7cf}\x{a7d2}\x{a7d4}\x{a7f1}\x{10940}-\x{10959}\x{10ec5}-\x{10ec7}"
@@ -42,6 +46,17 @@ ASCII_PUNCTUATION = r"[!-/:-@\[-`{-~]"
 # What any of Unicode, Python and regular expressions calls a space, in runs; the ASCII space next to another one.
 _SPACES = r"[\t-\r\x1c- \x{85}\x{a0}\x{1680}\x{2000}-\x{200b}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}\x{feff}]"
 RUNS_OF_SPACES = f" {_SPACES}|{_SPACES} "
+
+
+def load_tokenizer(name_or_path: str):
+    """A fast transformers tokenizer. AutoTokenizer imports torch, two seconds that packing has no use for: a directory
+    that says it is nothing but its tokenizer.json is opened without."""
+    config = Path(name_or_path, "tokenizer_config.json")
+    if config.is_file() and read_json(config, "tokenizer").get("tokenizer_class") in PLAIN_CLASSES:
+        return PreTrainedTokenizerFast.from_pretrained(name_or_path)
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(name_or_path)
 
 
 def encode_batches(tokenizer, texts: Iterable[str], batch_characters: int = 8_000_000) -> Iterator[Encoded]:
@@ -142,10 +157,11 @@ class _FastEncoder:
 
     def __call__(self, texts: list[str]) -> Encoded:
         array = pa.array(texts, pa.large_string())
-        odd = np.flatnonzero(pc.match_substring_regex(array, self.differs).to_numpy(zero_copy_only=False))
+        differs = pc.match_substring_regex(array, self.differs)
+        odd = np.flatnonzero(differs.to_numpy(zero_copy_only=False))
         if not len(odd):
             return self.encode(array)
-        ids, offsets = self.encode(pc.if_else(pc.match_substring_regex(array, self.differs), "", array))
+        ids, offsets = self.encode(pc.if_else(differs, "", array))
         rows = np.split(ids, offsets[1:-1])
         own_ids, own_offsets = self.own([texts[row] for row in odd])
         for row, replacement in zip(odd, np.split(own_ids, own_offsets[1:-1]), strict=True):
