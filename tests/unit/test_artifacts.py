@@ -33,6 +33,13 @@ def test_a_corpus_behind_a_url_is_written_replaced_and_read(bucket):
     assert sorted(path.rpartition("/")[2] for path in bucket.find("/bucket")) == ["results.json", "train.parquet"]
 
 
+def test_results_arrive_last_behind_a_url(bucket, monkeypatch):
+    arrived, put = [], type(bucket).put_file
+    monkeypatch.setattr(type(bucket), "put_file", lambda fs, *paths: arrived.append(paths[1]) or put(fs, *paths))
+    write_corpus(URL, "text")
+    assert [path.rpartition("/")[2] for path in arrived] == ["train.parquet", "results.json"]
+
+
 def fail_after_writing(directory, name: str) -> None:
     (directory / name).write_text("done")
     raise ZeroDivisionError

@@ -148,6 +148,13 @@ def test_a_paragraph_of_a_document_that_is_gone_stays_in_the_next(run):
     assert texts_of(run(documents[1:])[0]) == {"b": SHORE.upper(), "c": BREAD}
 
 
+def test_a_paragraph_that_went_with_a_near_duplicate_stays_where_it_stands_next(run):
+    long = "\n".join([SHORE, BREAD, SNOW, CLOCK, GARDEN])
+    only = " ".join(TRAIN.split()[:25])
+    documents = [RawDocument("a", long), RawDocument("b", f"{long}\n{only}"), RawDocument("c", f"{PROSE}\n{only}")]
+    assert texts_of(run(documents)[0]) == {"a": long, "c": f"{PROSE}\n{only}"}
+
+
 def test_documents_that_removed_paragraphs_told_apart_are_compared_again(run):
     earlier = [RawDocument("a", SHORE), RawDocument("b", f"{BREAD}\n{SNOW}")]
     one = RawDocument("one", f"{SHORE}\n{GARDEN}")
