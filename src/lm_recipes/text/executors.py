@@ -53,7 +53,7 @@ def _window(submit: Callable[[Any], Any], result: Callable[[Any], Any], tasks: I
 def _on_processes(function: Callable, shared: Any, tasks: Iterable, workers: int) -> Iterator:
     # A fork server that has imported everything starts workers at once, and safely beside our own threads.
     context = get_context("forkserver")
-    context.set_forkserver_preload([function.__module__])
+    context.set_forkserver_preload([function.__module__, "pandas"])  # pyarrow imports it for its first array
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_receive, initargs=(shared,))
     try:
         yield from _window(lambda task: pool.submit(_call, function, task), lambda f: f.result(), tasks, 2 * workers)

@@ -64,7 +64,7 @@ def encode(entries: list[Entry], records: list[StepRecord] = ()) -> bytes:
     ledger = json.dumps([asdict(record) for record in records])
     table = pyarrow.Table.from_arrays(arrays, schema=SCHEMA.with_metadata({"ledger": ledger}))
     sink = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(table, sink, compression="zstd")
+    pyarrow.parquet.write_table(table, sink, compression="lz4")
     return sink.getvalue().to_pybytes()
 
 
@@ -100,7 +100,7 @@ class Parts:
     def column(self, name: str) -> Iterator[pyarrow.Array]:
         """One column, part by part."""
         for path in self.paths:
-            yield pyarrow.parquet.read_table(path, columns=[name]).column(0).combine_chunks()
+            yield _column(path, name)
 
     def numbers(self, name: str) -> np.ndarray:
         """A column of integers, whole: int64 [N]."""
@@ -120,11 +120,15 @@ class Parts:
 
     def id(self, document: int) -> str:
         part = self.part_of(document)
-        table = pyarrow.parquet.read_table(self.paths[part], columns=["id"])
-        return table["id"][document - int(self.starts[part])].as_py()
+        return _column(self.paths[part], "id")[document - int(self.starts[part])].as_py()
 
     def rows(self, part: int) -> pyarrow.Table:
-        return pyarrow.parquet.read_table(self.paths[part])
+        return pyarrow.parquet.ParquetFile(self.paths[part]).read()
 
     def _read_texts(self, part: int) -> pyarrow.Array:
-        return pyarrow.parquet.read_table(self.paths[part], columns=["text"]).column(0).combine_chunks()
+        return _column(self.paths[part], "text")
+
+
+def _column(path: Path, name: str) -> pyarrow.Array:
+    # not read_table: that starts the dataset engine, for one small file
+    return pyarrow.parquet.ParquetFile(path).read([name]).column(0).combine_chunks()
