@@ -30,7 +30,7 @@ def main() -> None:
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, set_seed
 
     from lm_recipes.artifacts import atomic_directory, write_results
-    from lm_recipes.models import decoder_config, encoder_config
+    from lm_recipes.models import decoder_config, encoder_config, isolation_of
     from lm_recipes.objectives import CausalLanguageModeling, MaskedLanguageModeling, read_packed
 
     def step_of(model, batch: dict) -> Callable[[], float]:
@@ -58,9 +58,7 @@ def main() -> None:
         config = encoder_config("1M", tokenizer, corpus.block_size)
         model = AutoModelForMaskedLM.from_config(config, attn_implementation=attention)
         model.sparse_prediction = sparse
-        collator = MaskedLanguageModeling(
-            tokenizer, 0.3, local_attention=config.local_attention, attn_implementation=attention
-        )
+        collator = MaskedLanguageModeling(tokenizer, 0.3, isolation=isolation_of(config, attention))
         return step_of(model, collator([corpus.train[i] for i in range(32)]))
 
     start = time.perf_counter()

@@ -33,7 +33,7 @@ def main() -> None:
 
     from lm_recipes.artifacts import fingerprint
     from lm_recipes.evaluation.language_baselines import unigram_accuracy
-    from lm_recipes.models import count_parameters, encoder_config
+    from lm_recipes.models import count_parameters, encoder_config, isolation_of
     from lm_recipes.objectives import MaskedLanguageModeling, read_packed
     from lm_recipes.sources import describe
     from lm_recipes.training import preflight
@@ -54,8 +54,7 @@ def main() -> None:
 
     masks = {
         "tokenizer": tokenizer,
-        "local_attention": config.local_attention,
-        "attn_implementation": args.attn_implementation,
+        "isolation": isolation_of(config, args.attn_implementation),
         "seed": training_args.seed,
     }
     collator = MaskedLanguageModeling(**masks, mlm_probability=args.mlm_probability, whole_word=args.whole_word)

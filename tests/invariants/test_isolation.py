@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, BertConfig, LlamaConfig
 
-from lm_recipes.models import decoder_config, encoder_config
+from lm_recipes.models import decoder_config, encoder_config, isolation_of
 from lm_recipes.objectives import CausalLanguageModeling, MaskedLanguageModeling, Packer
 from lm_recipes.tokenization.fast import encode_batches
 from lm_recipes.training.arguments import PretrainingArguments
@@ -100,15 +100,13 @@ def test_packed_logits_equal_separate_logits_on_the_bert_track(
 ):
     torch.manual_seed(0)
     config = encoder_config("tiny", bert_tokenizer, LENGTH)
-    local_attention = config.local_attention
     if family == "bert":
-        local_attention = None
         config = BertConfig(
             vocab_size=len(bert_tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
             num_attention_heads=2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
         )  # fmt: skip
     model = enlarge(AutoModelForMaskedLM.from_config(config, attn_implementation=attention))
-    collator = MaskedLanguageModeling(bert_tokenizer, local_attention=local_attention, attn_implementation=attention)
+    collator = MaskedLanguageModeling(bert_tokenizer, isolation=isolation_of(config, attention))
     batch = seen_by_forward(model, collator, packed_rows(bert_tokenizer, documents), tmp_path, train)
     assert largest_difference(model, batch, {}) <= 1e-5
     del batch["attention_mask"]

@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from lm_recipes.launch import UserError
-from lm_recipes.models import decoder_config, encoder_config
+from lm_recipes.models import decoder_config, encoder_config, isolation_of
 from lm_recipes.objectives import CausalLanguageModeling, MaskedLanguageModeling, read_packed
 from lm_recipes.training import preflight
 from lm_recipes.training.arguments import PretrainingArguments
@@ -58,7 +58,7 @@ def test_masked_evaluation_keeps_its_masks_and_is_dense_while_training_is_sparse
     config = encoder_config("tiny", bert_tokenizer, corpus.block_size)
     torch.manual_seed(0)
     model = AutoModelForMaskedLM.from_config(config)
-    masks = {"tokenizer": bert_tokenizer, "local_attention": config.local_attention}
+    masks = {"tokenizer": bert_tokenizer, "isolation": isolation_of(config, "sdpa")}
     trainer = LanguageModelTrainer(
         model=model, args=arguments(tmp_path, max_steps=3, learning_rate=0.0, eval_strategy="steps", eval_steps=1),
         train_dataset=corpus.train, eval_dataset=corpus.validation.select(range(4)),

@@ -7,6 +7,7 @@ A layer has 12 d^2 parameters on either track: 4 d^2 in attention; in the MLP 2 
 from dataclasses import dataclass
 
 from lm_recipes.launch import UserError
+from lm_recipes.objectives.isolation import Isolation
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,11 @@ def encoder_config(size: str, tokenizer, context: int):
         classifier_pooling="mean",
         tie_word_embeddings=False,
     )
+
+
+def isolation_of(config, attn_implementation: str) -> Isolation:
+    """The form of mask and positions that a model of this config takes to keep packed pieces apart."""
+    return Isolation(getattr(config, "local_attention", None), additive=attn_implementation == "eager")
 
 
 def count_parameters(model) -> dict[str, int]:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from lm_recipes.launch import UserError
-from lm_recipes.objectives.packing import segments
+from lm_recipes.objectives.isolation import Isolation
 from lm_recipes.objectives.words import WordStarts
 
 
@@ -28,8 +28,7 @@ class MaskedLanguageModeling:
     whole_word: bool = False
     mask_share: float = 0.8
     random_share: float = 0.1
-    local_attention: int | None = None  # width of ModernBERT's sliding window; None: the model has none
-    attn_implementation: str = "sdpa"  # "eager" adds the mask to the scores, the others take True for "may attend"
+    isolation: Isolation = field(default_factory=Isolation)  # `position_ids` alone do not isolate an encoder
     seed: int = 0
     epoch: int = 0
     _word_starts: WordStarts | None = field(init=False, default=None, repr=False)
@@ -47,8 +46,7 @@ class MaskedLanguageModeling:
 
     def __call__(self, examples: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor | dict[str, torch.Tensor]]:
         """Rows of `input_ids` and `position_ids` `[L]` to int64 `input_ids`, `labels`, `position_ids` `[B, L]`,
-        and the block mask `[B, 1, L, L]` (bool, True: may attend; float32 to add where attention is eager) that keeps
-        the pieces of a block apart."""
+        and the mask that keeps the pieces of a block apart, as `isolation` makes it."""
         position_ids = np.stack([row["position_ids"] for row in examples]).astype(np.int64)
         masked, labels = zip(
             *(self._mask(np.asarray(row["input_ids"], dtype=np.int64)) for row in examples), strict=True
@@ -56,17 +54,8 @@ class MaskedLanguageModeling:
         return {
             "input_ids": torch.from_numpy(np.stack(masked)),
             "labels": torch.from_numpy(np.stack(labels)),
-            "position_ids": torch.from_numpy(position_ids),
-            "attention_mask": self._attention_mask(position_ids),
+            **self.isolation(position_ids),
         }
-
-    def _attention_mask(self, position_ids: np.ndarray) -> torch.Tensor | dict[str, torch.Tensor]:
-        mask = block_mask(position_ids, self.local_attention)
-        if self.attn_implementation != "eager":
-            return mask
-        if isinstance(mask, dict):
-            return {kind: additive(one) for kind, one in mask.items()}
-        return additive(mask)
 
     def _mask(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         key = f"{self.seed}:{self.epoch}:".encode() + ids.tobytes()
@@ -85,23 +74,3 @@ class MaskedLanguageModeling:
             words = np.cumsum(self._word_starts(ids) | self._is_special[ids])
             chosen = (rng.random(len(ids) + 1) < self.mlm_probability)[words]
         return chosen & ~self._is_special[ids]
-
-
-def block_mask(position_ids: np.ndarray, local_attention: int | None) -> torch.Tensor | dict[str, torch.Tensor]:
-    """Who may attend to whom: `[B, L]` position ids to bool `[B, 1, L, L]`, True inside a piece.
-
-    Encoders ignore `position_ids` for this (they leak between packed documents), so the mask is handed over whole.
-    ModernBERT takes one mask per kind of layer, since a bare 4-D mask would switch its sliding window off.
-    """
-    piece = torch.from_numpy(segments(position_ids))
-    mask = (piece[:, :, None] == piece[:, None, :])[:, None]
-    if local_attention is None:
-        return mask
-    index = torch.arange(piece.shape[1])
-    near = (index[:, None] - index[None, :]).abs() <= local_attention // 2
-    return {"full_attention": mask, "sliding_attention": mask & near}
-
-
-def additive(mask: torch.Tensor) -> torch.Tensor:
-    """A boolean mask (True: may attend) as what eager attention adds to its scores: 0, or float32's lowest number."""
-    return torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)
