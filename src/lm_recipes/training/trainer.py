@@ -4,19 +4,20 @@ import math
 import time
 
 import torch
-from torch.nn import functional
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback
 
 from lm_recipes.launch import UserError
 from lm_recipes.training.arguments import PretrainingArguments
+from lm_recipes.training.loss import LanguageModelLoss, WithAsked
 from lm_recipes.training.optimizer import MuonAdamW
 
 
 class LanguageModelTrainer(Trainer):
-    """Trainer for packed MLM and CLM. On top of the stock one:
+    """Trainer for packed language modelling. On top of the stock one:
 
+    - the loss is `LanguageModelLoss`: nothing is computed where there is no label, and training keeps no logits;
     - evaluation has a collator of its own (fixed 15 % masks whatever training does) and reports exact token-level
-      numbers: loss in nats per token, masked or next-token accuracy, bits per byte where `bytes_per_block` is known;
+      numbers: loss in nats per token, masked or next-token accuracy, bits per byte where `bytes_per_token` is known;
     - collators with an `epoch` are told it, so that masks differ between epochs and resume exactly;
     - a non-finite loss stops the run and names the step, without waiting for the device in between;
     - logs carry tokens per second.
@@ -27,12 +28,17 @@ class LanguageModelTrainer(Trainer):
             `eval_bits_per_byte` is reported (causal models only: MLM losses do not add up to a text's likelihood).
     """
 
+    loss_is_scaled_for_ga = True  # divided by the labels of the whole accumulated batch
+
     def __init__(self, *, eval_collator, bytes_per_token: float | None = None, **kwargs) -> None:
-        super().__init__(compute_metrics=self._token_metrics, preprocess_logits_for_metrics=self._per_token, **kwargs)
-        self.eval_collator = eval_collator
+        super().__init__(compute_metrics=self._token_metrics, **kwargs)
+        self.training_collator, self.data_collator = self.data_collator, WithAsked(self.data_collator)
+        self.eval_collator = WithAsked(eval_collator)
         self.bytes_per_token = bytes_per_token
-        self._shifted = self.model.can_generate()  # causal models predict the next token
-        self.add_callback(_Epochs(self.data_collator))
+        self.model_accepts_loss_kwargs = True  # so that the labels of a step are counted
+        whole = not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
+        self._loss = LanguageModelLoss(self.model, whole, torch.bfloat16 if self.args.bf16 else None)
+        self.add_callback(_Epochs(self.training_collator))
         self._watch = _Watchdog()
         self.add_callback(self._watch)
 
@@ -62,11 +68,27 @@ class LanguageModelTrainer(Trainer):
         self.args.schedule(num_training_steps)
         return super().create_scheduler(num_training_steps, optimizer)
 
+    def train(self, *args, **kwargs):
+        self._tokens, self._logged_at = 0, time.perf_counter()
+        return super().train(*args, **kwargs)
+
     def training_step(self, model, inputs, num_items_in_batch=None):
         self._tokens += inputs["input_ids"].numel() * self.args.world_size
         loss = super().training_step(model, inputs, num_items_in_batch)
         self._watch.see(loss, self.state.global_step + 1)
         return loss
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """The mean loss over the labels of the whole step: all accumulated batches, all processes."""
+        nats, added = self._loss(model, inputs)
+        loss = nats / num_items_in_batch + added / self.current_gradient_accumulation_steps
+        return loss * (self.accelerator.num_processes if self.args.average_tokens_across_devices else 1)
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """Per-token losses and hits instead of logits: evaluation is exact over any batching and processes."""
+        inputs = self._prepare_inputs(inputs)
+        nats, right = self._loss.per_token(model, inputs)
+        return nats.nanmean(), (nats, right), inputs["labels"]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
@@ -82,26 +104,6 @@ class LanguageModelTrainer(Trainer):
         finally:
             self.data_collator = training_collator
 
-    def evaluation_loop(self, *args, **kwargs):
-        with sparse_prediction(self.model, False):
-            return super().evaluation_loop(*args, **kwargs)
-
-    def train(self, *args, **kwargs):
-        self._tokens, self._logged_at = 0, time.perf_counter()
-        with sparse_prediction(self.model, True):
-            return super().train(*args, **kwargs)
-
-    def _per_token(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """`[B, L, V]` logits to per-token loss in nats and correctness, both `[B, L]`, where no label: NaN, False.
-
-        Keeping these instead of logits makes evaluation exact over any batching and number of processes.
-        """
-        logits = logits[0] if isinstance(logits, tuple) else logits
-        if self._shifted:
-            logits, labels = logits[:, :-1], labels[:, 1:]
-        loss = functional.cross_entropy(logits.transpose(1, 2).float(), labels, reduction="none")
-        return loss.masked_fill(labels == -100, math.nan), logits.argmax(-1) == labels
-
     def _token_metrics(self, prediction) -> dict[str, float]:
         loss, correct = prediction.predictions
         asked = ~(loss != loss)
@@ -114,25 +116,6 @@ class LanguageModelTrainer(Trainer):
         if self.bytes_per_token is not None:
             metrics["bits_per_byte"] = nats / math.log(2) / self.bytes_per_token
         return metrics
-
-
-class sparse_prediction:
-    """Let ModernBERT compute MLM logits at the masked positions only (training) or everywhere (evaluation).
-
-    A switch on the model in memory, not in its config: a saved model behaves as transformers users expect.
-    """
-
-    def __init__(self, model: PreTrainedModel, on: bool) -> None:
-        self.model, self.on = model, on
-
-    def __enter__(self) -> None:
-        self.before = getattr(self.model, "sparse_prediction", None)
-        if self.before is not None:
-            self.model.sparse_prediction = self.on
-
-    def __exit__(self, *_) -> None:
-        if self.before is not None:
-            self.model.sparse_prediction = self.before
 
 
 class _Epochs(TrainerCallback):
