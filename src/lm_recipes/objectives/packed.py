@@ -117,7 +117,6 @@ def write_blocks(
         blocks: `(input_ids, position_ids)`, `[n, block_size]` ints each.
         dtype: numpy type of the ids on disk. Positions take two bytes where the block allows it.
     """
-    import datasets
     import pyarrow as pa
 
     directory = Path(directory)
@@ -142,7 +141,12 @@ def write_blocks(
     names = [f"data-{number:05d}-of-{len(shards):05d}.arrow" for number in range(len(shards))]
     for shard, name in zip(shards, names, strict=True):
         shard.rename(directory / name)
-    datasets.DatasetInfo(features=datasets.Features.from_arrow_schema(schema)).write_to_directory(str(directory))
+    # What `datasets.DatasetInfo` would write, without the second that importing `datasets` takes.
+    features = {
+        name: {"feature": {"dtype": kind.name, "_type": "Value"}, "length": block_size, "_type": "List"}
+        for name, kind in types.items()
+    }
+    write_json(directory / "dataset_info.json", {"features": features})
     state = {"_data_files": [{"filename": name} for name in names], "_fingerprint": digest.hexdigest()[:16]}
     state |= {"_format_columns": None, "_format_kwargs": {}, "_format_type": None}
     write_json(directory / "state.json", state | {"_output_all_columns": False, "_split": None})
