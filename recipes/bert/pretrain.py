@@ -1,12 +1,14 @@
-"""Pretrain a BERT: masked language modelling on packed blocks, documents kept apart.
+"""Pretrain a BERT: masked (or, for XLNet, permutation) language modelling on blocks, documents kept apart.
 
 Makes a plain transformers directory (model, tokenizer, card, results.json) that `AutoModelForMaskedLM` loads.
 """
 
 import time
 from dataclasses import asdict, dataclass, field
+from typing import Literal
 
 from lm_recipes.launch import done, parse, recipe
+from lm_recipes.models import ENCODERS
 
 
 @dataclass
@@ -15,12 +17,27 @@ class PretrainRecipe:
 
     data: str = field(metadata={"help": "Packed directory made by recipes/corpus/pack.py."})
     tokenizer_name_or_path: str = field(metadata={"help": "The tokenizer the data was packed with."})
+    family: str = field(default="modernbert", metadata={"help": f"Architecture: {', '.join(ENCODERS)}."})
     size: str = field(default="1M", metadata={"help": "Size dial: 1M, 3M, 10M, 30M, 124M, 350M or 1B."})
     mlm_probability: float = field(default=0.3, metadata={"help": "Share of tokens masked in training."})
-    whole_word: bool = field(default=False, metadata={"help": "Mask all tokens of a word together."})
-    attn_implementation: str = field(
-        default="sdpa", metadata={"help": "sdpa, eager (faster for short blocks on a CPU), flash_attention_2, ..."}
+    mlm_probability_end: float | None = field(
+        default=None, metadata={"help": "Share at the end of the run, reached in a straight line; default: constant."}
     )
+    masking: Literal["token", "whole_word", "span", "ngram"] = field(
+        default="token", metadata={"help": "What is masked together."}
+    )
+    exact_masks: bool = field(default=False, metadata={"help": "As many masked tokens in every row: static shapes."})
+    attn_implementation: str = field(
+        default="sdpa", metadata={"help": "sdpa, or eager (faster for short blocks on a CPU)."}
+    )
+    stream: str | None = field(
+        default=None,
+        metadata={
+            "help": "Train on text read from here as it goes (folder, glob, s3://, hf://datasets/...) instead of the "
+            "packed train split; needs --max_steps."
+        },
+    )
+    text_column: str = field(default="text", metadata={"help": "Column of --stream that holds the text."})
     eval_blocks: int | None = field(default=None, metadata={"help": "Validation blocks per evaluation; default: all."})
 
 
@@ -29,12 +46,12 @@ def main() -> None:
 
     args, training_args = parse(PretrainRecipe, PretrainingArguments, description=__doc__)
 
-    from transformers import AutoModelForMaskedLM, AutoTokenizer, set_seed
+    from transformers import AutoTokenizer, set_seed
 
     from lm_recipes.artifacts import fingerprint
     from lm_recipes.evaluation.language_baselines import unigram_accuracy
-    from lm_recipes.models import count_parameters, encoder_config, isolation_of
-    from lm_recipes.objectives import MaskedLanguageModeling, read_packed
+    from lm_recipes.models import count_parameters, encoder_config, isolation_of, new_model
+    from lm_recipes.objectives import MaskedLanguageModeling, PermutationLanguageModeling, StreamedBlocks, read_packed
     from lm_recipes.sources import describe
     from lm_recipes.training import preflight
     from lm_recipes.training.finish import finish
@@ -48,31 +65,40 @@ def main() -> None:
     preflight.check_packed_with(corpus, tokenizer)
 
     set_seed(training_args.seed)
-    config = encoder_config(args.size, tokenizer, corpus.block_size)
-    model = AutoModelForMaskedLM.from_config(config, attn_implementation=args.attn_implementation)
+    config = encoder_config(args.size, tokenizer, corpus.block_size, args.family)
+    model = new_model(config, args.attn_implementation)
     preflight.check_vocabulary(tokenizer, model)
 
-    masks = {
-        "tokenizer": tokenizer,
-        "isolation": isolation_of(config, args.attn_implementation),
-        "seed": training_args.seed,
+    asked = {
+        "mlm_probability": args.mlm_probability,
+        "mlm_probability_end": args.mlm_probability_end,
+        "masking": args.masking,
+        "exact": args.exact_masks,
     }
-    collator = MaskedLanguageModeling(**masks, mlm_probability=args.mlm_probability, whole_word=args.whole_word)
-    fixed_masks = MaskedLanguageModeling(**masks, mlm_probability=0.15)  # comparable whatever training masks
-    preflight.check_batch(collator([corpus.train[0]]), tokenizer)
+    if args.family == "xlnet":
+        collator = PermutationLanguageModeling(tokenizer, seed=training_args.seed)
+        fixed_masks = PermutationLanguageModeling(tokenizer, seed=training_args.seed)
+    else:
+        isolation = isolation_of(model.config, model.config._attn_implementation)
+        masks = {"tokenizer": tokenizer, "isolation": isolation, "seed": training_args.seed}
+        collator = MaskedLanguageModeling(**masks, **asked)
+        fixed_masks = MaskedLanguageModeling(**masks, mlm_probability=0.15)  # comparable whatever training masks
+    train, more = corpus.train, {}
+    if args.stream:
+        training_args.train_sampling_strategy = "sequential"  # the stream has an order of its own
+        train = StreamedBlocks.for_run(
+            args.stream, tokenizer, corpus.block_size, training_args, args.text_column, collator
+        )
+        more = {"stream": train.fingerprint, "stream_readers": train.readers}
     identity = preflight.identity_of(
-        training_args,
-        size=args.size,
-        data=fingerprint(args.data),
-        mlm_probability=args.mlm_probability,
-        whole_word=args.whole_word,
+        training_args, family=args.family, size=args.size, **asked, **more, data=fingerprint(args.data)
     )
     checkpoint = preflight.prepare_output_dir(training_args, identity)
 
     trainer = LanguageModelTrainer(
         model=model,
         args=training_args,
-        train_dataset=corpus.train,
+        train_dataset=train,
         eval_dataset=corpus.validation.select(range(min(args.eval_blocks or 10**9, len(corpus.validation)))),
         data_collator=collator,
         eval_collator=fixed_masks,
@@ -97,7 +123,7 @@ def main() -> None:
         inputs={"data": args.data, "tokenizer": args.tokenizer_name_or_path},
         metrics=metrics | count_parameters(model),
         seconds={"total": time.perf_counter() - start, "train": trained.metrics["train_runtime"]},
-        datasets=[describe(corpus.source)],
+        datasets=[describe(args.stream or corpus.source)],
     )
     done(
         f"a BERT of {model.num_parameters():,} parameters: {test['test_accuracy']:.1%} of masked tokens right on test",

@@ -77,7 +77,7 @@ def main() -> None:
         f"{train['padding_share']:.2%} padding, {train['documents_cut']:,} of {train['documents']:,} documents in "
         f"{train['pieces_per_document']:.1f} pieces on average) for training",
         args.output_dir,
-        f"python recipes/{'bert' if tokenizer.mask_token else 'gpt'}/pretrain.py --data {args.output_dir} "
+        f"python recipes/{'bert' if tokenizer.cls_token else 'gpt'}/pretrain.py --data {args.output_dir} "
         f"--tokenizer_name_or_path {args.tokenizer_name_or_path}",
     )
 

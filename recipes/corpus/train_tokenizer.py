@@ -36,8 +36,8 @@ class TokenizerArguments:
     reserved_tokens: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "tokens to put aside for later training: fim (3), sentinels (100, for spans as in T5), "
-            "sentinels=32, or a token such as '<|tool|>'"
+            "help": "tokens to put aside for later training: fim (3), mask (for hybrid training), sentinels "
+            "(100, for spans as in T5), sentinels=32, or a token such as '<|tool|>'"
         },
     )
     pre_tokenizer: str = field(

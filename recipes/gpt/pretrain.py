@@ -1,12 +1,14 @@
-"""Pretrain a GPT: causal language modelling on packed blocks, documents kept apart.
+"""Pretrain a GPT: causal language modelling (or prefix, fill-in-the-middle, hybrid) on blocks, documents kept apart.
 
 Makes a plain transformers directory (model, tokenizer, card, results.json) that `AutoModelForCausalLM` loads.
 """
 
 import time
 from dataclasses import asdict, dataclass, field
+from typing import Literal
 
 from lm_recipes.launch import done, parse, recipe
+from lm_recipes.models import DECODERS
 
 
 @dataclass
@@ -15,11 +17,42 @@ class PretrainRecipe:
 
     data: str = field(metadata={"help": "Packed directory made by recipes/corpus/pack.py."})
     tokenizer_name_or_path: str = field(metadata={"help": "The tokenizer the data was packed with."})
+    objective: Literal["clm", "prefix", "fim", "hybrid"] = field(
+        default="clm", metadata={"help": "What is asked; evaluation is always plain CLM. docs/objectives.md"}
+    )
+    fim_rate: float = field(default=0.5, metadata={"help": "fim: share of documents whose middle goes to the end."})
+    masked_share: float = field(default=0.75, metadata={"help": "hybrid: share of rows that are masked."})
+    mlm_probability: float = field(default=0.3, metadata={"help": "hybrid: share of tokens hidden in masked rows."})
+    family: str = field(default="nanochat", metadata={"help": f"Architecture: {', '.join(DECODERS)}."})
     size: str = field(default="1M", metadata={"help": "Size dial: 1M, 3M, 10M, 30M, 124M, 350M or 1B."})
     attn_implementation: str = field(
         default="sdpa", metadata={"help": "sdpa, eager (faster for short blocks on a CPU), flash_attention_2, ..."}
     )
+    stream: str | None = field(
+        default=None,
+        metadata={
+            "help": "Train on text read from here as it goes (folder, glob, s3://, hf://datasets/...) instead of the "
+            "packed train split; needs --max_steps."
+        },
+    )
+    text_column: str = field(default="text", metadata={"help": "Column of --stream that holds the text."})
     eval_blocks: int | None = field(default=None, metadata={"help": "Validation blocks per evaluation; default: all."})
+
+
+def objective(args: PretrainRecipe, tokenizer, config, seed: int):
+    """The collator that turns blocks into questions."""
+    from lm_recipes import objectives
+    from lm_recipes.models import isolation_of
+
+    if args.objective == "clm":
+        return objectives.CausalLanguageModeling(tokenizer.pad_token_id)
+    if args.objective == "fim":
+        return objectives.FillInTheMiddle(tokenizer, args.fim_rate, seed=seed)
+    isolation = isolation_of(config, args.attn_implementation)
+    if args.objective == "prefix":
+        return objectives.PrefixLanguageModeling(tokenizer.pad_token_id, isolation, seed=seed)
+    masked = objectives.MaskedLanguageModeling(tokenizer, args.mlm_probability, isolation=isolation, seed=seed)
+    return objectives.HybridLanguageModeling(masked, args.masked_share)
 
 
 def main() -> None:
@@ -27,12 +60,12 @@ def main() -> None:
 
     args, training_args = parse(PretrainRecipe, PretrainingArguments, description=__doc__)
 
-    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+    from transformers import AutoTokenizer, set_seed
 
     from lm_recipes.artifacts import fingerprint
     from lm_recipes.evaluation.language_baselines import ngram_bits_per_byte
-    from lm_recipes.models import count_parameters, decoder_config
-    from lm_recipes.objectives import CausalLanguageModeling, read_packed
+    from lm_recipes.models import count_parameters, decoder_config, new_model
+    from lm_recipes.objectives import CausalLanguageModeling, StreamedBlocks, read_packed
     from lm_recipes.sources import describe
     from lm_recipes.training import preflight
     from lm_recipes.training.finish import finish
@@ -46,22 +79,31 @@ def main() -> None:
     preflight.check_packed_with(corpus, tokenizer)
 
     set_seed(training_args.seed)
-    config = decoder_config(args.size, tokenizer, corpus.block_size)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation=args.attn_implementation)
+    config = decoder_config(args.size, tokenizer, corpus.block_size, args.family)
+    model = new_model(config, args.attn_implementation)
     preflight.check_vocabulary(tokenizer, model)
 
-    collator = CausalLanguageModeling(tokenizer.pad_token_id)
-    preflight.check_batch(collator([corpus.train[0]]), tokenizer)
-    identity = preflight.identity_of(training_args, size=args.size, data=fingerprint(args.data))
+    collator = objective(args, tokenizer, config, training_args.seed)
+    train, more = corpus.train, {}
+    if args.stream:
+        training_args.train_sampling_strategy = "sequential"  # the stream has an order of its own
+        train = StreamedBlocks.for_run(
+            args.stream, tokenizer, corpus.block_size, training_args, args.text_column, collator
+        )
+        more = {"stream": train.fingerprint, "stream_readers": train.readers}
+    asked = {name: getattr(args, name) for name in ("family", "size", "objective", "fim_rate", "masked_share")}
+    identity = preflight.identity_of(
+        training_args, **asked, **more, mlm_probability=args.mlm_probability, data=fingerprint(args.data)
+    )
     checkpoint = preflight.prepare_output_dir(training_args, identity)
 
     trainer = LanguageModelTrainer(
         model=model,
         args=training_args,
-        train_dataset=corpus.train,
+        train_dataset=train,
         eval_dataset=corpus.validation.select(range(min(args.eval_blocks or 10**9, len(corpus.validation)))),
         data_collator=collator,
-        eval_collator=collator,
+        eval_collator=CausalLanguageModeling(tokenizer.pad_token_id),
         processing_class=tokenizer,
         bytes_per_token=corpus.bytes_per_token["validation"],
     )
@@ -84,7 +126,7 @@ def main() -> None:
         inputs={"data": args.data, "tokenizer": args.tokenizer_name_or_path},
         metrics=metrics | count_parameters(model),
         seconds={"total": time.perf_counter() - start, "train": trained.metrics["train_runtime"]},
-        datasets=[describe(corpus.source)],
+        datasets=[describe(args.stream or corpus.source)],
     )
     done(
         f"a GPT of {model.num_parameters():,} parameters: {test['test_bits_per_byte']:.3f} bits per byte on test",

@@ -134,7 +134,9 @@ def recipe(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         if is_main_process():
-            print(f"error: {error}", file=sys.stderr)
+            # of an error in a loader's worker torch makes a message with all its traceback
+            line = str(error).rstrip().splitlines()[-1].removeprefix("lm_recipes.launch.UserError: ")
+            print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         if error.errno not in FULL:

@@ -1,11 +1,28 @@
-"""The size dial: both tracks have the same width, depth and, within a few percent, parameters."""
+"""The size dial: every family has the same width, depth and parameters, and its FLOPs are those torch counts."""
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+from torch.utils.flop_counter import FlopCounterMode
 
 from lm_recipes.launch import UserError
-from lm_recipes.models import SIZES, count_parameters, decoder_config, encoder_config
+from lm_recipes.models import (
+    DECODERS,
+    ENCODERS,
+    SIZES,
+    count_parameters,
+    decoder_config,
+    describe_model,
+    encoder_config,
+    encoder_decoder_config,
+    expert_load,
+    flops_per_token,
+    new_model,
+    parameters_per_token,
+    positions_of,
+)
+
+FAMILIES = (*ENCODERS, *DECODERS, "t5")
+PER_TOKEN_ONLY = ("albert", "olmoe")  # one layer for all layers; more experts than a token meets
 
 
 class Vocabulary:
@@ -20,24 +37,108 @@ class Vocabulary:
         return self.size
 
 
-@pytest.mark.parametrize("size", [size for size in SIZES if size != "tiny"])
-def test_tracks_are_matched_in_width_depth_heads_and_parameters(size):
-    tokenizer = Vocabulary(4096 if SIZES[size].width < 512 else 32_768)
+def config_of(family: str, size: str, vocabulary: int, context: int = 256):
+    if family == "t5":
+        return encoder_decoder_config(size, Vocabulary(vocabulary), context)
+    make = encoder_config if family in ENCODERS else decoder_config
+    return make(size, Vocabulary(vocabulary), context, family)
+
+
+def without_weights(config):
     with torch.device("meta"):
-        encoder = AutoModelForMaskedLM.from_config(encoder_config(size, tokenizer, 256))
-        decoder = AutoModelForCausalLM.from_config(decoder_config(size, tokenizer, 256))
-    for name in ("hidden_size", "num_hidden_layers", "num_attention_heads"):
-        assert getattr(encoder.config, name) == getattr(decoder.config, name)
-    for kind, tolerance in (("parameters", 0.03), ("non_embedding_parameters", 0.06)):
-        assert count_parameters(encoder)[kind] == pytest.approx(count_parameters(decoder)[kind], rel=tolerance)
+        return new_model(config)
 
 
-def test_non_embedding_parameters_are_twelve_d_squared_a_layer():
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(decoder_config("1M", Vocabulary(4096), 256))
-    assert count_parameters(model)["non_embedding_parameters"] == 12 * 128**2 * 4
+@pytest.mark.parametrize("size", SIZES)
+def test_all_families_have_the_shape_and_the_parameters_of_the_dial(size):
+    for family in FAMILIES:
+        model = without_weights(config_of(family, size, 4096 if SIZES[size].width < 512 else 32_768))
+        layers = model.config.num_hidden_layers + (model.config.num_decoder_layers if family == "t5" else 0)
+        shape = (model.config.hidden_size, layers, model.config.num_attention_heads)
+        assert shape == (SIZES[size].width, SIZES[size].layers, SIZES[size].heads), family
+        parameters = parameters_per_token(model)
+        assert parameters == pytest.approx(12 * SIZES[size].width ** 2 * SIZES[size].layers, rel=0.02), family
+        if family not in PER_TOKEN_ONLY:
+            assert count_parameters(model)["non_embedding_parameters"] == parameters
 
 
-def test_an_unknown_size_is_refused_with_the_sizes_there_are():
+def test_the_default_tracks_have_the_same_parameters_embeddings_included():
+    encoder, decoder = (without_weights(config_of(family, "1M", 4096)) for family in ("modernbert", "nanochat"))
+    assert count_parameters(encoder)["parameters"] == pytest.approx(count_parameters(decoder)["parameters"], rel=0.02)
+    assert count_parameters(decoder)["parameters"] == 12 * 128**2 * 4 + 2 * 4096 * 128
+
+
+def test_tables_of_positions_count_as_embeddings_and_biases_do_not():
+    model = without_weights(config_of("gpt2", "1M", 4096))
+    counts = count_parameters(model)
+    assert counts["parameters"] - counts["non_embedding_parameters"] == (2 * 4096 + 256) * 128
+    without_biases = sum(
+        p.numel() for n, p in model.named_parameters() if n.startswith("transformer.h.") and p.ndim == 2
+    )
+    assert counts["non_embedding_parameters"] - without_biases > 13 * 128 * 4 - 128
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_flops_are_those_that_torch_counts(family):
+    """The forward pass, thrice; DeBERTa's table of positions is projected once per batch, so that one needs rows."""
+    context, rows, asked = 64, 16 if family == "deberta_v2" else 2, 0.25 if family == "t5" else 1.0
+    model = new_model(config_of(family, "tiny", 512, context), "eager").requires_grad_(False)
+    ids = torch.randint(5, 512, (rows, context))
+    batch = {"input_ids": ids}
+    if family == "t5":
+        batch["decoder_input_ids"] = ids[:, :16]
+    if family == "xlnet":
+        batch |= {"perm_mask": torch.zeros(rows, context, context)}
+        batch |= {"target_mapping": torch.eye(context).expand(rows, context, context)}
+    if family == "olmoe":
+        model.set_experts_implementation("eager")  # torch does not count the grouped product
+    with FlopCounterMode(display=False) as counter:
+        model(**batch)
+    assert flops_per_token(model, context, asked) == pytest.approx(
+        3 * counter.get_total_flops() / ids.numel(), rel=0.03
+    )
+
+
+def test_flops_follow_windows_and_the_share_of_asked_tokens():
+    model = without_weights(config_of("modernbert", "1M", 4096))
+    assert model.config.layer_types.count("sliding_attention") == 2
+    twice = flops_per_token(model, 2048) - flops_per_token(model, 1024)
+    assert twice == 3 * 4 * 128 * 1024 * 2  # only the two layers that see everything pay for more context
+    assert flops_per_token(model, 256) - flops_per_token(model, 256, asked=0.3) == round(6 * 0.7 * 4096 * 128)
+
+
+def test_a_model_is_described_in_a_line():
+    for family, line in {
+        "nanochat": "nanochat 4 x 128: 786 k parameters + 1.05 M embeddings, 9.44 MFLOPs per token",
+        "olmoe": "olmoe 4 x 128: 2.33 M parameters (785 k per token) + 1.05 M embeddings, 9.43 MFLOPs per token",
+        "t5": "t5 2+2 x 128: 788 k parameters + 524 k embeddings, 10.2 MFLOPs per token",
+    }.items():
+        assert describe_model(without_weights(config_of(family, "1M", 4096)), 256) == line
+
+
+def test_expert_load_is_the_share_of_choices_and_tells_a_collapsed_layer():
+    even = torch.eye(4).repeat(6, 1) + torch.eye(4).roll(1, 0).repeat(6, 1)
+    collapsed = torch.tensor([3.0, 2.0, 1.0, 0.0]).repeat(24, 1)
+    load = expert_load((even, collapsed), top_k=2)
+    assert torch.equal(load, torch.tensor([[0.25, 0.25, 0.25, 0.25], [0.5, 0.5, 0.0, 0.0]]))
+
+
+def test_positions_of_a_family_are_the_context_or_without_limit():
+    positions = {family: positions_of(config_of(family, "tiny", 512, 64)) for family in FAMILIES}
+    assert [family for family, number in positions.items() if number is None] == ["xlnet", "t5"]
+    assert {number for number in positions.values() if number is not None} == {64}
+
+
+def test_unknown_sizes_and_families_are_refused_with_those_there_are():
     with pytest.raises(UserError, match="choose one of tiny, 1M"):
         decoder_config("2M", Vocabulary(10), 8)
+    with pytest.raises(UserError, match=r"--family bart: .* choose one of modernbert, bert, roberta"):
+        encoder_config("tiny", Vocabulary(10), 8, "bart")
+    with pytest.raises(UserError, match="choose one of nanochat, llama"):
+        decoder_config("tiny", Vocabulary(10), 8, "bert")
+
+
+def test_an_attention_the_family_or_the_machine_lacks_is_refused():
+    with pytest.raises(UserError, match="--attn_implementation flash_attention_2: "):
+        new_model(config_of("deberta_v2", "tiny", 64), "flash_attention_2")
+    assert new_model(config_of("deberta_v2", "tiny", 64), "sdpa").config._attn_implementation == "eager"

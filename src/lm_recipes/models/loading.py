@@ -7,13 +7,13 @@ from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging
 
 from lm_recipes.launch import UserError
+from lm_recipes.models.families import positions_of
 
 
 def load_tokenizer(name: str, max_length: int | None, revision: str | None = None):
     """The tokenizer of a directory or Hub id whose model reads rows of `max_length` tokens.
 
-    Some models fail on longer rows, others answer nonsense. The tokenizer's `model_max_length` counts too: RoBERTa
-    has two positions more than it can use.
+    Some models fail on longer rows, others answer nonsense. The tokenizer's `model_max_length` counts too.
 
     Raises:
         UserError: when it cannot be loaded, or `max_length` is None or more than the model has positions for.
@@ -21,7 +21,7 @@ def load_tokenizer(name: str, max_length: int | None, revision: str | None = Non
     with loading(name):
         config = AutoConfig.from_pretrained(name, revision=revision)
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-    positions = min(getattr(config, "max_position_embeddings", 10**9), tokenizer.model_max_length)
+    positions = min(positions_of(config) or 10**9, tokenizer.model_max_length)
     if max_length is None or max_length > positions:
         raise UserError(f"--max_length {max_length}: {name} reads at most {positions} tokens; lower it")
     return tokenizer

@@ -4,8 +4,13 @@ from importlib import import_module
 
 _HOMES = {
     "CausalLanguageModeling": "causal",
+    "FillInTheMiddle": "fim",
+    "HybridLanguageModeling": "hybrid",
     "MaskedLanguageModeling": "masked",
     "Packer": "packing",
+    "PermutationLanguageModeling": "permutation",
+    "PrefixLanguageModeling": "prefix",
+    "StreamedBlocks": "streaming",
     "read_packed": "packing",
 }
 __all__ = list(_HOMES)

@@ -10,6 +10,8 @@ GPT_TOKENS = ("<|pad|>", "<|bos|>", "<|eos|>", "<|im_start|>", "<|im_end|>")  # 
 
 # Fill in the middle: a document is shown as prefix, suffix, middle (https://arxiv.org/abs/2207.14255).
 FIM_TOKENS = ("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>")
+# What hides a token in the masked rows of hybrid training (https://arxiv.org/abs/2410.24159); BERT's has its own.
+MASK_TOKEN = "<|mask|>"
 # One per span that span corruption takes out (T5, https://arxiv.org/abs/1910.10683, has 100).
 SENTINELS = 100
 
@@ -18,8 +20,8 @@ def reserved_tokens(wishes: Sequence[str]) -> tuple[str, ...]:
     """The tokens that `wishes` name, in order; they take the ids from 5 up.
 
     Args:
-        wishes: "fim" (3 tokens), "sentinels" (100: `<|extra_0|>` ... `<|extra_99|>`), "sentinels=32", or a token
-            itself, such as `<|tool|>`.
+        wishes: "fim" (3 tokens), "mask" (`<|mask|>`), "sentinels" (100: `<|extra_0|>` ... `<|extra_99|>`),
+            "sentinels=32", or a token itself, such as `<|tool|>`.
 
     Raises:
         UserError: for anything else, and for a token named twice.
@@ -28,12 +30,14 @@ def reserved_tokens(wishes: Sequence[str]) -> tuple[str, ...]:
     for wish in wishes:
         if wish == "fim":
             tokens += FIM_TOKENS
+        elif wish == "mask":
+            tokens.append(MASK_TOKEN)
         elif match := re.fullmatch(r"sentinels(?:=(\d+))?", wish):
             tokens += [f"<|extra_{number}|>" for number in range(int(match[1] or SENTINELS))]
         elif re.fullmatch(r"<\|\S+\|>", wish):
             tokens.append(wish)
         else:
-            raise UserError(f"reserved_tokens: `{wish}` is none of fim, sentinels, sentinels=32, <|name|>")
+            raise UserError(f"reserved_tokens: `{wish}` is none of fim, mask, sentinels, sentinels=32, <|name|>")
     twice = {token for token in [*tokens, *GPT_TOKENS] if [*tokens, *GPT_TOKENS].count(token) > 1}
     if twice:
         raise UserError(f"reserved_tokens: {', '.join(sorted(twice))} is there already")

@@ -8,7 +8,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from transformers import PreTrainedTokenizerFast
 
 from lm_recipes.launch import UserError
-from lm_recipes.tokenization.special import BERT_TOKENS, GPT_TOKENS, reserved_tokens
+from lm_recipes.tokenization.special import BERT_TOKENS, GPT_TOKENS, MASK_TOKEN, reserved_tokens
 from lm_recipes.tokenization.unigram import unigram_pieces
 from lm_recipes.tokenization.wordpiece import train_wordpiece
 
@@ -144,7 +144,8 @@ def _gpt_tokenizer(model: models.Model, cuts, reserved: tuple[str, ...]) -> PreT
         pad_token=pad,
         bos_token=bos,
         eos_token=eos,
-        extra_special_tokens=[*chat, *reserved],
+        mask_token=MASK_TOKEN if MASK_TOKEN in reserved else None,
+        extra_special_tokens=[*chat, *(token for token in reserved if token != MASK_TOKEN)],
         model_input_names=["input_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
     )

@@ -9,6 +9,8 @@ from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from lm_recipes.models import expert_load
+
 
 class WithAsked:
     """A collator that also says which positions have labels: `asked`, int64 `[M]`, into the flattened `[B * L]`.
@@ -41,7 +43,11 @@ class LanguageModelLoss:
 
     def __init__(self, model: PreTrainedModel, whole: bool = True, dtype: torch.dtype | None = None) -> None:
         self.model, self.dtype = model, dtype
-        self.shifted = model.can_generate() and not model.config.is_encoder_decoder
+        # XLNet can generate, but its labels stand where they are asked
+        self.shifted = (
+            model.can_generate() and not model.config.is_encoder_decoder and model.config.model_type != "xlnet"
+        )
+        self.expert_load: torch.Tensor | None = None  # of the last batch, `[layers, experts]`
         self._watching, self._asked, self._hidden = False, None, None
         body = model.get_decoder() if model.config.is_encoder_decoder else model.base_model
         body.register_forward_hook(self._after_body)
@@ -68,6 +74,8 @@ class LanguageModelLoss:
         else:
             output, _ = self._run(forward, inputs, None if self.shifted else batch["asked"])
             nats = functional.cross_entropy(output.logits.flatten(0, -2).float(), targets, reduction="none")
+        if getattr(output, "router_logits", None) is not None:
+            self.expert_load = expert_load(output.router_logits, self.model.config.num_experts_per_tok)
         balance = getattr(output, "aux_loss", None)
         added = nats.new_zeros(()) if balance is None else self.model.config.router_aux_loss_coef * balance
         return nats.sum(), added

@@ -5,6 +5,7 @@ import time
 
 import torch
 from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import has_length
 
 from lm_recipes.launch import UserError
 from lm_recipes.training.arguments import PretrainingArguments
@@ -18,7 +19,7 @@ class LanguageModelTrainer(Trainer):
     - the loss is `LanguageModelLoss`: nothing is computed where there is no label, and training keeps no logits;
     - evaluation has a collator of its own (fixed 15 % masks whatever training does) and reports exact token-level
       numbers: loss in nats per token, masked or next-token accuracy, bits per byte where `bytes_per_token` is known;
-    - collators with an `epoch` are told it, so that masks differ between epochs and resume exactly;
+    - collators are told the epoch and how far the run is, so that masks differ between epochs and resume exactly;
     - a non-finite loss stops the run and names the step, without waiting for the device in between;
     - logs carry tokens per second.
 
@@ -38,7 +39,7 @@ class LanguageModelTrainer(Trainer):
         self.model_accepts_loss_kwargs = True  # so that the labels of a step are counted
         whole = not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
         self._loss = LanguageModelLoss(self.model, whole, torch.bfloat16 if self.args.bf16 else None)
-        self.add_callback(_Epochs(self.training_collator))
+        self.add_callback(_Progress(self.training_collator))
         self._watch = _Watchdog()
         self.add_callback(self._watch)
 
@@ -95,6 +96,10 @@ class LanguageModelTrainer(Trainer):
             now = time.perf_counter()
             logs["tokens_per_second"] = round(self._tokens / (now - self._logged_at))
             self._tokens, self._logged_at = 0, now
+            if (load := self._loss.expert_load) is not None:  # 1: as many tokens as the mean expert
+                logs["expert_load_max"], logs["expert_load_min"] = (
+                    round(float(most) * load.shape[1], 2) for most in (load.max(), load.min())
+                )
         super().log(logs, start_time)
 
     def get_eval_dataloader(self, eval_dataset=None):
@@ -118,15 +123,29 @@ class LanguageModelTrainer(Trainer):
         return metrics
 
 
-class _Epochs(TrainerCallback):
-    """Tells the training collator which epoch it is in; masks derive from it."""
+class _Progress(TrainerCallback):
+    """Tells the training collator how far the run is: its masks and schedules derive from that."""
 
     def __init__(self, collator) -> None:
         self.collator = collator
 
-    def on_epoch_begin(self, args, state, control, **kwargs) -> None:
-        if hasattr(self.collator, "epoch"):
-            self.collator.epoch = int(state.epoch or 0)
+    def on_epoch_begin(self, args, state, control, train_dataloader, **kwargs) -> None:
+        accumulation = args.gradient_accumulation_steps
+        batches = len(train_dataloader) if has_length(train_dataloader) else state.max_steps * accumulation
+        updates = math.ceil(batches / accumulation)  # the last one of an epoch may have fewer batches
+
+        def batches_before(step: int) -> int:
+            epochs, steps = divmod(step, updates)
+            return epochs * batches + steps * accumulation
+
+        progress = {
+            "epoch": state.global_step // updates,
+            "first_batch": batches_before(state.global_step),
+            "total_batches": batches_before(state.max_steps),
+        }
+        for name, value in progress.items():
+            if hasattr(self.collator, name):
+                setattr(self.collator, name, value)
 
 
 class _Watchdog(TrainerCallback):
