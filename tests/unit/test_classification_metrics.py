@@ -19,7 +19,7 @@ from transformers import (
 from lm_recipes.evaluation.baselines import classification_baselines
 from lm_recipes.evaluation.classification import accuracy_interval, classification_metrics, predict, report
 from lm_recipes.launch import UserError
-from lm_recipes.sources.labelled import class_names, load_labelled
+from lm_recipes.sources.labelled import class_names, few_labels, load_labelled
 from lm_recipes.tokenization.rows import tokenize_rows
 
 
@@ -188,3 +188,33 @@ def test_splits_do_not_depend_on_order_and_copies_never_straddle_them(order, tmp
     assert sum(map(len, numbers.values())) == 15
     for table in splits.values():
         assert len(table) == 2 * len({text.split()[-1] for text in table["text"]})
+
+
+def numbered(films: range, rare: int | None = None) -> Dataset:
+    """Texts of two classes; with `rare` only that film is of the second."""
+    labels = [i % 2 if rare is None else int(i == rare) for i in films]
+    return Dataset.from_dict({"text": [f"film {i}" for i in films], "labels": labels})
+
+
+def test_few_labels_are_the_same_rows_in_any_order_and_more_of_them_keep_them():
+    rows, reversed_rows = numbered(range(200)), numbered(range(199, -1, -1))
+    few, more = (few_labels(rows, number, 0) for number in (50, 51))
+    assert len(few) == 50
+    assert set(few) < set(more)
+    assert {199 - row for row in few_labels(reversed_rows, 50, 0)} == set(few)
+
+
+def test_another_seed_draws_other_rows_and_none_is_left_out_where_all_are_asked_for():
+    rows = numbered(range(200))
+    assert 20 < len(set(few_labels(rows, 100, 0)) & set(few_labels(rows, 100, 1))) < 80
+    assert few_labels(rows, None, 0) == few_labels(rows, 200, 0) == list(range(200))
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(0, "there are 40 rows"), (41, "there are 40 rows"), (9, "1 classes are")]
+)
+def test_more_labels_than_there_are_and_a_class_that_is_not_among_the_few_are_refused(number, said):
+    rows = numbered(range(40))
+    last = next(row for row in range(40) if row not in few_labels(rows, 9, 0))
+    with pytest.raises(UserError, match=said):
+        few_labels(numbered(range(40), rare=last), number, 0)

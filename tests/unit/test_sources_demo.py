@@ -35,6 +35,23 @@ def test_movie_reviews_are_clear_and_carry_a_score_and_a_label():
         assert review["text"] == " ".join(review["text"].split()) != ""
 
 
+def test_questions_carry_one_of_six_types_and_are_written_as_people_write():
+    questions = load_table("demo:question-types")
+    assert len(questions) == len(set(questions["text"])) == DEMOS["demo:question-types"].rows
+    assert sorted(questions.unique("label")) == ["abbreviation", "description", "entity", "human", "location", "number"]
+    assert {"text": 'What is "Nine Inch Nails"?', "label": "description", "subtype": "DESC:def"} in list(questions)
+    assert not any(re.search(r" [?.,]( |$)|``|''| 's\b|\ufffd", text) for text in questions["text"])
+
+
+def test_topics_are_english_and_known():
+    topics = load_table("demo:wiki-topics")
+    assert len(topics) == DEMOS["demo:wiki-topics"].rows
+    assert len(topics.unique("label")) == 11
+    assert "Uncategorized" not in topics.unique("label")
+    english = {row["text"]: row["topic"] for row in load_table("demo:wiki-summaries") if row["language"] == "en"}
+    assert all(english[row["text"]] == row["label"] for row in topics)
+
+
 def test_dialogues_alternate_from_patient_to_doctor():
     dialogues = load_table("demo:doctor-patient")
     assert len(dialogues) == 140

@@ -38,9 +38,12 @@ def encoder_config(size: str, tokenizer, context: int, family: str = "modernbert
     Raises:
         UserError: there is no such size or family.
     """
-    ids = {"bos_token_id": tokenizer.cls_token_id, "eos_token_id": tokenizer.sep_token_id}
+    opening, closing = tokenizer.cls_token_id, tokenizer.sep_token_id
+    if opening is None:  # a GPT's tokenizer with a mask token
+        opening, closing = tokenizer.bos_token_id, tokenizer.eos_token_id
+    ids = {"bos_token_id": opening, "eos_token_id": closing}
     if family == "modernbert":
-        ids |= {"cls_token_id": tokenizer.cls_token_id, "sep_token_id": tokenizer.sep_token_id}
+        ids |= {"cls_token_id": opening, "sep_token_id": closing}
     return _config(_known(family, ENCODERS), Size.named(size), tokenizer, context, ids)
 
 

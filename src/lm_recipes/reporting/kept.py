@@ -5,6 +5,7 @@ from pathlib import Path
 from lm_recipes.artifacts import read_json, write_json, write_text
 from lm_recipes.reporting.cards import results_table
 from lm_recipes.reporting.quickstart import read_run, summary_rows
+from lm_recipes.reporting.tracks import markdown_table
 
 HEADER = """# Measured results
 
@@ -39,7 +40,12 @@ def results_page(results_dir: str | Path) -> str:
     parts = [HEADER]
     for path in sorted(Path(results_dir).glob("*.json")):
         record = read_json(path, "record")
-        table = summary_table(record) if "summary" in record else results_table(record["metrics"])
+        if "summary" in record:
+            table = summary_table(record)
+        elif "language_modelling" in record["metrics"]:
+            table = markdown_table(record["metrics"])
+        else:
+            table = results_table(record["metrics"])
         machine = f"{record['machine']['cpus']} CPU cores ({record['machine']['processor']})"
         seconds = "".join(f", {name} {value:.0f} s" for name, value in record.get("seconds", {}).items())
         parts.append(f"## {path.stem}\n\n```\n{record['command']}\n```\n\n{table}\n\n{machine}{seconds}.\n")

