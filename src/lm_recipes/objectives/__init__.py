@@ -10,6 +10,8 @@ _HOMES = {
     "Packer": "packing",
     "PermutationLanguageModeling": "permutation",
     "PrefixLanguageModeling": "prefix",
+    "ReplacedTokenDetection": "replaced_tokens",
+    "SpanCorruption": "span_corruption",
     "StreamedBlocks": "streaming",
     "read_packed": "packing",
 }

@@ -1,6 +1,5 @@
 """Fill in the middle: a span of a piece is asked of what stands on both sides of it, by a plain causal model."""
 
-import hashlib
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -9,6 +8,7 @@ import torch
 
 from lm_recipes.launch import UserError
 from lm_recipes.objectives.causal import CausalLanguageModeling
+from lm_recipes.objectives.chance import row_generator
 from lm_recipes.tokenization.special import FIM_TOKENS
 
 
@@ -62,8 +62,7 @@ class FillInTheMiddle:
 
     def _rearranged(self, row: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         ids = row["input_ids"].astype(np.int64)
-        key = f"{self.seed}:{self.epoch}:".encode() + ids.tobytes()
-        rng = np.random.default_rng(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()))
+        rng = row_generator(self.seed, self.epoch, ids)
         for start, stop in pairwise([*np.flatnonzero(row["position_ids"] == 0), len(ids)]):
             if rng.random() < self.fim_rate and ids[start] != self.tokenizer.pad_token_id:
                 ids[start:stop] = self._piece(ids[start:stop], rng)

@@ -1,6 +1,5 @@
 """Causal and masked language modelling in one model: some rows are read from left to right, some in both directions."""
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +7,7 @@ import torch
 
 from lm_recipes.launch import UserError
 from lm_recipes.objectives.causal import CausalLanguageModeling
+from lm_recipes.objectives.chance import row_generator
 from lm_recipes.objectives.isolation import same_piece
 from lm_recipes.objectives.masked import MaskedLanguageModeling
 
@@ -69,6 +69,5 @@ class HybridLanguageModeling:
 
     def _is_masked(self, ids: np.ndarray) -> bool:
         # A key of its own: drawn from the same one, a row's kind would hang together with which tokens are hidden.
-        key = f"hybrid:{self.seed}:{self.epoch}:".encode() + ids.astype(np.int64).tobytes()
-        rng = np.random.default_rng(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()))
+        rng = row_generator(self.seed, self.epoch, ids, "hybrid")
         return rng.random() < self.masked_share

@@ -1,6 +1,5 @@
 """Masked language modelling: hidden tokens are asked of the tokens on both sides, inside their own document."""
 
-import hashlib
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -9,6 +8,7 @@ import torch
 from torch.utils.data import get_worker_info
 
 from lm_recipes.launch import UserError
+from lm_recipes.objectives.chance import row_generator
 from lm_recipes.objectives.isolation import Isolation
 from lm_recipes.objectives.spans import LENGTHS, choose_exactly, first_tokens, join_words
 from lm_recipes.objectives.words import WordStarts
@@ -123,8 +123,7 @@ class MaskedLanguageModeling:
 
     def _draw(self, ids: np.ndarray) -> np.ndarray:
         """All that chance decides about a row, `[4, L]` in [0, 1): keys of units, fates, random tokens, lengths."""
-        key = f"{self.seed}:{self.epoch}:".encode() + ids.tobytes()
-        rng = np.random.default_rng(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()))
+        rng = row_generator(self.seed, self.epoch, ids)
         return rng.random((4, len(ids)))
 
     def _units(self, ids: np.ndarray, position_ids: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,12 +1,12 @@
 """Permutation language modelling: some tokens are asked one after the other in a random order, the rest is seen."""
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from lm_recipes.launch import UserError
+from lm_recipes.objectives.chance import row_seed
 from lm_recipes.objectives.isolation import same_piece
 
 
@@ -67,8 +67,7 @@ class PermutationLanguageModeling:
 
     def _permuted(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Labels `[1, L]` and what may not be seen, bool `[1, L, L]`, of a row by itself."""
-        key = f"{self.seed}:{self.epoch}:".encode() + ids.numpy().tobytes()
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()))
+            torch.default_generator.manual_seed(row_seed(self.seed, self.epoch, ids.numpy()))
             batch = self._choose([ids])
         return batch["labels"], batch["perm_mask"].bool()

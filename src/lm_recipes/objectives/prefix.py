@@ -1,12 +1,12 @@
 """Prefix language modelling: the rest of a piece is asked of its beginning, which is read in both directions."""
 
-import hashlib
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from lm_recipes.objectives.causal import CausalLanguageModeling
+from lm_recipes.objectives.chance import row_generator
 from lm_recipes.objectives.isolation import Isolation, same_piece
 
 
@@ -41,8 +41,7 @@ class PrefixLanguageModeling:
 
     def _prefix(self, row: dict[str, np.ndarray]) -> np.ndarray:
         """Whether a token belongs to the prefix of its piece: bool `[L]`."""
-        key = f"{self.seed}:{self.epoch}:".encode() + row["input_ids"].astype(np.int64).tobytes()
-        rng = np.random.default_rng(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()))
+        rng = row_generator(self.seed, self.epoch, row["input_ids"])
         starts = np.flatnonzero(row["position_ids"] == 0)
         lengths = np.diff([*starts, len(row["position_ids"])])
         shown = 1 + rng.integers(np.maximum(lengths - 1, 1))

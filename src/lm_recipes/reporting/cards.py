@@ -5,12 +5,19 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+_PIPELINE = "from transformers import pipeline\n\n"
 LOADING = {
-    "text-classification": 'pipeline("text-classification", model="{path}")("What a film!")',
-    "fill-mask": 'fill = pipeline("fill-mask", model="{path}")\nfill(f"The film was {{fill.tokenizer.mask_token}}.")',
-    "text-generation": 'pipeline("text-generation", model="{path}")("The city of", max_new_tokens=32)',
-    "chat": 'chat = pipeline("text-generation", model="{path}")\n'
+    "text-classification": _PIPELINE + 'pipeline("text-classification", model="{path}")("What a film!")',
+    "fill-mask": _PIPELINE
+    + 'fill = pipeline("fill-mask", model="{path}")\nfill(f"The film was {{fill.tokenizer.mask_token}}.")',
+    "text-generation": _PIPELINE + 'pipeline("text-generation", model="{path}")("The city of", max_new_tokens=32)',
+    "chat": _PIPELINE + 'chat = pipeline("text-generation", model="{path}")\n'
     'chat([{{"role": "user", "content": "Hello!"}}], max_new_tokens=64)',
+    "feature-extraction": _PIPELINE + 'pipeline("feature-extraction", model="{path}")("The city of")',
+    "text2text-generation": "from transformers import AutoModelForSeq2SeqLM, AutoTokenizer\n\n"
+    'tokenizer, model = AutoTokenizer.from_pretrained("{path}"), AutoModelForSeq2SeqLM.from_pretrained("{path}")\n'
+    'ids = tokenizer("The city of <|extra_0|> is the capital.<|eos|>", return_tensors="pt").input_ids\n'
+    "tokenizer.decode(model.generate(ids, max_new_tokens=16)[0])",
 }
 
 HUB_LICENCES = set(
@@ -300,7 +307,7 @@ def _how_to_load(record: dict, pipeline_tag: str, adapter: bool) -> str:
     chat = record["config"].get("assistant_only_loss")
     code = LOADING["chat" if chat else pipeline_tag].format(path=path)
     note = "\n\nA LoRA adapter: its base model is loaded with it." if adapter else ""
-    return f"```python\nfrom transformers import pipeline\n\n{code}\n```{note}"
+    return f"```python\n{code}\n```{note}"
 
 
 def _how_it_was_made(record: dict) -> str:
