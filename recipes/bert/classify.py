@@ -54,11 +54,13 @@ def main() -> None:
     from lm_recipes.sources.labelled import few_labels, load_labelled
     from lm_recipes.tokenization.rows import tokenize_rows
     from lm_recipes.training import adapters, finetuning, preflight
+    from lm_recipes.training.callbacks import guards
     from lm_recipes.training.finish import changed_settings, finish
     from lm_recipes.training.hub import refuse_push_without_login
 
     start = time.perf_counter()
     refuse_push_without_login(training_args)
+    preflight.check_arguments(training_args)
     if not model_args.model_name_or_path:
         raise UserError("--model_name_or_path: which encoder? A directory, a Hub id or demo:minilm")
     if args.bidirectional and model_args.use_peft:
@@ -100,7 +102,7 @@ def main() -> None:
             data_collator=DataCollatorWithPadding(tokenizer),
             processing_class=tokenizer,
             compute_metrics=trainer_metrics,
-            callbacks=[finetuning.StopWhenNotFinite()],
+            callbacks=guards(),
         )
         seconds.append(trainer.train(resume_from_checkpoint=checkpoint).metrics["train_runtime"])
         return trainer, {split: predict(trainer, data[split]) for split in ("validation", "test")}

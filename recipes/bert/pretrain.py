@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
-from lm_recipes.launch import done, parse, recipe
+from lm_recipes.launch import UserError, done, parse, recipe
 from lm_recipes.models import ENCODERS
 
 
@@ -60,6 +60,7 @@ def main() -> None:
 
     start = time.perf_counter()
     refuse_push_without_login(training_args)
+    preflight.check_arguments(training_args)
     corpus = read_packed(args.data)
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer_name_or_path)
     preflight.check_packed_with(corpus, tokenizer)
@@ -76,6 +77,8 @@ def main() -> None:
         "exact": args.exact_masks,
     }
     if args.family == "xlnet":
+        if args.masking != "token" or args.mlm_probability_end or args.exact_masks:
+            raise UserError("--family xlnet: permutation LM has no masks; leave the flags for them out")
         collator = PermutationLanguageModeling(tokenizer, seed=training_args.seed)
         fixed_masks = PermutationLanguageModeling(tokenizer, seed=training_args.seed)
     else:
@@ -104,6 +107,7 @@ def main() -> None:
         eval_collator=fixed_masks,
         processing_class=tokenizer,
     )
+    preflight.doctor(trainer, tokenizer, None if args.stream else corpus.counts)
     trained = trainer.train(resume_from_checkpoint=checkpoint)
     test = trainer.evaluate(corpus.test, metric_key_prefix="test")
 
@@ -121,7 +125,7 @@ def main() -> None:
         pipeline_tag="fill-mask",
         config=asdict(args),
         inputs={"data": args.data, "tokenizer": args.tokenizer_name_or_path},
-        metrics=metrics | count_parameters(model),
+        metrics=metrics | count_parameters(model) | (trainer.energy.measured if trainer.energy else {}),
         seconds={"total": time.perf_counter() - start, "train": trained.metrics["train_runtime"]},
         datasets=[describe(args.stream or corpus.source)],
     )

@@ -46,6 +46,7 @@ def main() -> None:
 
     start = time.perf_counter()
     refuse_push_without_login(training_args)
+    preflight.check_arguments(training_args)
     corpus = read_packed(args.data)
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer_name_or_path)
     preflight.check_packed_with(corpus, tokenizer)
@@ -65,7 +66,6 @@ def main() -> None:
     }
     collator = ReplacedTokenDetection(**masks, mlm_probability=args.mlm_probability)
     fixed_masks = ReplacedTokenDetection(**masks, mlm_probability=0.15)  # comparable whatever training masks
-    preflight.check_batch(collator([corpus.train[0]]), tokenizer)
     identity = preflight.identity_of(
         training_args, size=args.size, data=fingerprint(args.data), mlm_probability=args.mlm_probability
     )
@@ -80,6 +80,7 @@ def main() -> None:
         eval_collator=fixed_masks,
         processing_class=tokenizer,
     )
+    preflight.doctor(trainer, tokenizer, corpus.counts)
     trained = trainer.train(resume_from_checkpoint=checkpoint)
     test = trainer.evaluate(corpus.test, metric_key_prefix="test")
 

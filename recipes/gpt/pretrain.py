@@ -74,6 +74,7 @@ def main() -> None:
 
     start = time.perf_counter()
     refuse_push_without_login(training_args)
+    preflight.check_arguments(training_args)
     corpus = read_packed(args.data)
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer_name_or_path)
     preflight.check_packed_with(corpus, tokenizer)
@@ -107,6 +108,7 @@ def main() -> None:
         processing_class=tokenizer,
         bytes_per_token=corpus.bytes_per_token["validation"],
     )
+    preflight.doctor(trainer, tokenizer, None if args.stream else corpus.counts)
     trained = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.bytes_per_token = corpus.bytes_per_token["test"]
     test = trainer.evaluate(corpus.test, metric_key_prefix="test")
@@ -124,7 +126,7 @@ def main() -> None:
         pipeline_tag="text-generation",
         config=asdict(args),
         inputs={"data": args.data, "tokenizer": args.tokenizer_name_or_path},
-        metrics=metrics | count_parameters(model),
+        metrics=metrics | count_parameters(model) | (trainer.energy.measured if trainer.energy else {}),
         seconds={"total": time.perf_counter() - start, "train": trained.metrics["train_runtime"]},
         datasets=[describe(args.stream or corpus.source)],
     )

@@ -35,12 +35,14 @@ def main() -> None:
     from lm_recipes.evaluation.dialogues import held_out
     from lm_recipes.models.loading import load_tokenizer, loading
     from lm_recipes.sources import describe, resolve_model
-    from lm_recipes.training import adapters, finetuning, preflight
+    from lm_recipes.training import adapters, preflight
+    from lm_recipes.training.callbacks import guards
     from lm_recipes.training.finish import changed_settings, finish
     from lm_recipes.training.hub import refuse_push_without_login
 
     start = time.perf_counter()
     refuse_push_without_login(training_args)
+    preflight.check_arguments(training_args)
     if not model_args.model_name_or_path:
         raise UserError("--model_name_or_path: which decoder? A directory, a Hub id or demo:smollm2")
     base = resolve_model(model_args.model_name_or_path)
@@ -79,7 +81,7 @@ def main() -> None:
         eval_dataset=Dataset.from_list([{"messages": window} for window in windows["validation"]]),
         processing_class=tokenizer,
         peft_config=adapters.adapter_config(model_args, "CAUSAL_LM"),
-        callbacks=[finetuning.StopWhenNotFinite()],
+        callbacks=guards(),
     )
     preflight.check_batch(trainer.data_collator([trainer.train_dataset[0]]), tokenizer)
     trained = trainer.train(resume_from_checkpoint=checkpoint)

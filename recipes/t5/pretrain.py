@@ -45,6 +45,7 @@ def main() -> None:
 
     start = time.perf_counter()
     refuse_push_without_login(training_args)
+    preflight.check_arguments(training_args)
     corpus = read_packed(args.data)
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer_name_or_path)
     preflight.check_packed_with(corpus, tokenizer)
@@ -63,7 +64,6 @@ def main() -> None:
     rates = {"noise_density": args.noise_density, "mean_noise_span_length": args.mean_noise_span_length}
     collator = SpanCorruption(**spans, **rates)
     fixed_spans = SpanCorruption(**spans)  # T5's rates, comparable whatever training takes out
-    preflight.check_batch(collator([corpus.train[0]]), tokenizer)
     identity = preflight.identity_of(training_args, size=args.size, data=fingerprint(args.data), **rates)
     checkpoint = preflight.prepare_output_dir(training_args, identity)
 
@@ -76,6 +76,7 @@ def main() -> None:
         eval_collator=fixed_spans,
         processing_class=tokenizer,
     )
+    preflight.doctor(trainer, tokenizer, corpus.counts)
     trained = trainer.train(resume_from_checkpoint=checkpoint)
     test = trainer.evaluate(corpus.test, metric_key_prefix="test")
 
@@ -92,7 +93,7 @@ def main() -> None:
         pipeline_tag="text2text-generation",
         config=asdict(args),
         inputs={"data": args.data, "tokenizer": args.tokenizer_name_or_path},
-        metrics=metrics | count_parameters(model),
+        metrics=metrics | count_parameters(model) | (trainer.energy.measured if trainer.energy else {}),
         seconds={"total": time.perf_counter() - start, "train": trained.metrics["train_runtime"]},
         datasets=[describe(corpus.source)],
     )

@@ -53,14 +53,14 @@ def parse(*dataclass_types: type, description: str | None = None) -> tuple:
         import torch
 
         on_cpu = not torch.accelerator.is_available()
-        parser.set_defaults(use_cpu=on_cpu, bf16=_has_bf16(on_cpu))
+        parser.set_defaults(use_cpu=on_cpu, bf16=has_bf16(on_cpu))
     try:
         return parser.parse_args_and_config(arguments)
     except (ValueError, TypeError, ImportError) as error:
         raise UserError(_unknown_flags(str(error), known) or " ".join(str(error).split())) from error
 
 
-def _has_bf16(on_cpu: bool) -> bool:
+def has_bf16(on_cpu: bool) -> bool:
     import torch
 
     if on_cpu:

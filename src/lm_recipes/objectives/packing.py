@@ -289,6 +289,7 @@ class PackedCorpus:
     bytes_per_token: dict[str, float]  # split -> UTF-8 bytes of text per token a causal model predicts
     tokenizer_fingerprint: str | None
     source: str | None  # where the text came from, as clean.py was told
+    counts: dict[str, float]  # of the training split, as `write_packed` returned them
 
 
 def read_packed(directory: str | Path) -> PackedCorpus:
@@ -308,6 +309,7 @@ def read_packed(directory: str | Path) -> PackedCorpus:
         bytes_per_token={name: counts[name]["text_bytes"] / predicted[name] for name in splits},
         tokenizer_fingerprint=record["inputs"]["tokenizer"]["fingerprint"],
         source=record["config"]["source"],
+        counts=counts["train"],
     )
 
 

@@ -19,7 +19,7 @@ STYLE = {
 }  # fmt: skip
 
 
-def _svg(figure) -> str:
+def svg(figure) -> str:
     stream = io.StringIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # the browser has the letters that our font lacks
@@ -69,7 +69,7 @@ def bars(
         axes.set_yticks(rows, labels)
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
-        return _svg(figure)
+        return svg(figure)
 
 
 def curve(
@@ -96,7 +96,7 @@ def curve(
             axes.plot(millions[-1:], [final], color=INK, marker="D", markersize=6, linestyle="", label="test")
         axes.set(xlabel="million tokens seen", ylabel=unit, title=title, xlim=(0, None))
         axes.legend(frameon=False, loc="best")
-        return _svg(figure)
+        return svg(figure)
 
 
 def flow(labels: Sequence[str], panels: dict[str, tuple[Sequence[float], Callable[[float], str]]]) -> str:
@@ -118,7 +118,7 @@ def flow(labels: Sequence[str], panels: dict[str, tuple[Sequence[float], Callabl
             axes.spines["bottom"].set_visible(False)
         row[0][0].set_yticks(range(len(labels)), labels)
         row[0][0].invert_yaxis()
-        return _svg(figure)
+        return svg(figure)
 
 
 def _stream(axes, amounts: Sequence[float], write: Callable[[float], str]) -> None:
@@ -146,4 +146,4 @@ def columns(labels: Sequence[str], values: Sequence[float], *, unit: str, count:
         axes.yaxis.get_major_locator().set_params(integer=True)
         axes.set(xlabel=unit, ylabel=count, xlim=(-0.1, len(values)))
         axes.grid(axis="x", visible=False)
-        return _svg(figure)
+        return svg(figure)

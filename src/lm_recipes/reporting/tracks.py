@@ -83,4 +83,4 @@ def accuracy_plot(tasks: dict) -> str:
         row[0][0].set_ylabel("test accuracy, %")
         handles, names = row[0][0].get_legend_handles_labels()
         figure.legend(handles, names, loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=3, frameon=False)
-        return plots._svg(figure)
+        return plots.svg(figure)

@@ -29,9 +29,19 @@ class PretrainingArguments(TrainingArguments):
     seed: int = field(default=0, metadata={"help": "Every random choice of the run derives from this."})
     # The filter would replace a non-finite loss by an average and so hide it (and waits for the device every step).
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide non-finite losses from the logs."})
+    # The watch on the loss compares with it, and a run says early that it lives.
+    logging_first_step: bool = field(default=True, metadata={"help": "Log the loss of the first step too."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep."})
     # Block masks and position ids are no arguments of a `datasets` column: the collator makes them.
     remove_unused_columns: bool = field(default=False, metadata={"help": "Drop columns `forward` does not know."})
+
+    energy_country: str | None = field(
+        default=None,
+        metadata={
+            "help": "ISO code (FRA, USA) of the country whose electricity is used: estimates energy and CO2 of the "
+            "training with codecarbon, offline. Default: not measured."
+        },
+    )
 
     def schedule(self, total_steps: int) -> None:
         """Fill in the decay length once the number of steps is known (`warmup_stable_decay` needs it)."""

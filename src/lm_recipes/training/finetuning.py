@@ -1,13 +1,10 @@
-"""Which defaults suit fine-tuning, and what stops a run that has gone wrong?"""
+"""Which defaults suit fine-tuning?"""
 
 import copy
-import math
 from dataclasses import dataclass, field
 
-from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainingArguments
 from transformers.trainer_utils import SaveStrategy
-
-from lm_recipes.launch import UserError
 
 
 @dataclass
@@ -28,18 +25,6 @@ class FineTuningArguments(TrainingArguments):
     # The filter would replace a non-finite loss by an average and so hide it.
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide non-finite losses from the logs."})
     seed: int = field(default=0, metadata={"help": "Every random choice of the run derives from this."})
-
-
-class StopWhenNotFinite(TrainerCallback):
-    """Ends a run whose logged loss is not finite, before anything is saved over a good checkpoint."""
-
-    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
-        loss = (logs or {}).get("loss", 0.0)
-        if not math.isfinite(float(loss)):
-            raise UserError(
-                f"the loss is not finite at step {state.global_step} (logged every {args.logging_steps}); lower the "
-                f"learning rate (now {args.learning_rate}) or look at the data; checkpoints are in {args.output_dir}"
-            )
 
 
 def for_seed(args: TrainingArguments, seed: int, num_seeds: int) -> TrainingArguments:

@@ -1,4 +1,4 @@
-"""How does pretraining run? HF Trainer, with exact evaluation, a watchdog on the loss and its own optimizer."""
+"""How does pretraining run? HF Trainer, with the loss where labels are, exact evaluation and its own optimizer."""
 
 import math
 import time
@@ -8,20 +8,23 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import has_length
 
 from lm_recipes.launch import UserError
+from lm_recipes.models import flops_per_token
+from lm_recipes.training import hardware, preflight
 from lm_recipes.training.arguments import PretrainingArguments
+from lm_recipes.training.callbacks import Energy, LossWatch, SafeTrainer, guards
 from lm_recipes.training.loss import LanguageModelLoss, WithAsked
 from lm_recipes.training.optimizer import MuonAdamW
 
 
-class LanguageModelTrainer(Trainer):
+class LanguageModelTrainer(SafeTrainer, Trainer):
     """Trainer for packed language modelling. On top of the stock one:
 
     - the loss is `LanguageModelLoss`: nothing is computed where there is no label, and training keeps no logits;
     - evaluation has a collator of its own (fixed 15 % masks whatever training does) and reports exact token-level
       numbers: loss in nats per token, masked or next-token accuracy, bits per byte where `bytes_per_token` is known;
     - collators are told the epoch and how far the run is, so that masks differ between epochs and resume exactly;
-    - a non-finite loss stops the run and names the step, without waiting for the device in between;
-    - logs carry tokens per second.
+    - it saves early, before it evaluates and on SIGTERM, and ends a run whose loss is lost (callbacks.py);
+    - logs carry tokens per second, the load of experts, and MFU where the device's peak is known.
 
     Args:
         eval_collator: as `data_collator`, for evaluation only.
@@ -33,6 +36,8 @@ class LanguageModelTrainer(Trainer):
 
     def __init__(self, *, eval_collator, bytes_per_token: float | None = None, **kwargs) -> None:
         super().__init__(compute_metrics=self._token_metrics, **kwargs)
+        if self.args.dataloader_persistent_workers:
+            raise UserError("--dataloader_persistent_workers: workers would keep the first epoch's masks; leave it out")
         self.training_collator, self.data_collator = self.data_collator, WithAsked(self.data_collator)
         self.eval_collator = WithAsked(eval_collator)
         self.bytes_per_token = bytes_per_token
@@ -40,8 +45,12 @@ class LanguageModelTrainer(Trainer):
         whole = not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
         self._loss = LanguageModelLoss(self.model, whole, torch.bfloat16 if self.args.bf16 else None)
         self.add_callback(_Progress(self.training_collator))
-        self._watch = _Watchdog()
-        self.add_callback(self._watch)
+        self._watch = LossWatch()
+        self.energy = Energy(self.args.energy_country) if self.args.energy_country else None
+        for callback in [*([self.energy] if self.energy else []), *guards(self._watch)]:
+            self.add_callback(callback)
+        self._peak = hardware.peak_flops(hardware.device_name(self.args.device))
+        self._flops_per_token = None
 
     @property
     def rows_per_step(self) -> int:
@@ -74,6 +83,9 @@ class LanguageModelTrainer(Trainer):
         return super().train(*args, **kwargs)
 
     def training_step(self, model, inputs, num_items_in_batch=None):
+        if self._peak and self._flops_per_token is None:
+            asked = preflight.asked_share(self.model, inputs)
+            self._flops_per_token = flops_per_token(self.model, inputs["input_ids"].shape[1], asked)
         self._tokens += inputs["input_ids"].numel() * self.args.world_size
         loss = super().training_step(model, inputs, num_items_in_batch)
         self._watch.see(loss, self.state.global_step + 1)
@@ -96,6 +108,9 @@ class LanguageModelTrainer(Trainer):
             now = time.perf_counter()
             logs["tokens_per_second"] = round(self._tokens / (now - self._logged_at))
             self._tokens, self._logged_at = 0, now
+            if self._flops_per_token:
+                peak = self._peak * self.args.world_size
+                logs["mfu"] = round(logs["tokens_per_second"] * self._flops_per_token / peak, 4)
             if (load := self._loss.expert_load) is not None:  # 1: as many tokens as the mean expert
                 logs["expert_load_max"], logs["expert_load_min"] = (
                     round(float(most) * load.shape[1], 2) for most in (load.max(), load.min())
@@ -146,23 +161,3 @@ class _Progress(TrainerCallback):
         for name, value in progress.items():
             if hasattr(self.collator, name):
                 setattr(self.collator, name, value)
-
-
-class _Watchdog(TrainerCallback):
-    """Remembers the first step whose loss was not finite, on the device; stops the run at the next log or save."""
-
-    def __init__(self) -> None:
-        self.first_bad_step = None
-
-    def see(self, loss: torch.Tensor, step: int) -> None:
-        if self.first_bad_step is None:
-            self.first_bad_step = torch.full((), -1, device=loss.device)
-        bad = ~torch.isfinite(loss) & (self.first_bad_step < 0)
-        self.first_bad_step = torch.where(bad, step, self.first_bad_step)
-
-    def on_step_end(self, args, state, control, **kwargs) -> None:
-        if (control.should_save or control.should_log or control.should_evaluate) and self.first_bad_step >= 0:
-            raise UserError(
-                f"the loss is not finite at step {int(self.first_bad_step)}; lower the learning rate (now "
-                f"{args.learning_rate}) or look at the data of that step; {args.output_dir} has the checkpoints before"
-            )

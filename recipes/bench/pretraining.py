@@ -1,0 +1,148 @@
+"""How much sooner do our recipes reach the loss that others end at? One training at a time, each in its own process.
+
+Peers (evaluation/pretraining_peers.py) get `--budget` seconds from process start to saved model: run_clm or run_mlm as
+shipped, with the learning rate swept, and with every setting tuned; nanoGPT from a checkout. Ours get a ladder of
+budgets, and the quickest that ends at a peer's loss counts. Parameters are within 2 %, the held-out text is the same,
+text was tokenised beforehand. Finished runs are kept: a killed bench goes on.
+"""
+
+import signal
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from itertools import product
+from pathlib import Path
+
+from lm_recipes.launch import UserError, done, parse, recipe
+
+PARTS = ["shipped", "swept", "tuned", "nanogpt", "ours", "ablations", "throughput"]
+
+
+@dataclass
+class PretrainingBench:
+    """Which track, how long, which parts."""
+
+    track: str = field(metadata={"help": "gpt or bert."})
+    budget: float = field(default=300.0, metadata={"help": "Seconds that a peer has, start-up included."})
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "Peers are tuned on the first one."})
+    ladder: list[float] = field(
+        default_factory=lambda: [10, 12, 15, 20, 25, 30, 37, 45, 60, 75, 90, 120, 180, 300],
+        metadata={"help": "Budgets of ours, in seconds."},
+    )
+    ablation_budget: float = field(default=60.0, metadata={"help": "Seconds of ours with one thing changed."})
+    only: list[str] | None = field(default=None, metadata={"help": f"Of {' '.join(PARTS)}; default: all."})
+    plan: bool = field(default=False, metadata={"help": "Only list what is to run and how long."})
+    nanogpt: str | None = field(default=None, metadata={"help": "Checkout of karpathy/nanoGPT; else it is left out."})
+    size: str = field(default="1M", metadata={"help": "Size dial of ours; peers are matched to it."})
+    data: str = field(default="runs/enwik8/corpus", metadata={"help": "Clean corpus directory made by clean.py."})
+    run_dir: str = field(default="runs/quickstart", metadata={"help": "Has tokenizer-gpt and tokenizer-bert."})
+    eval_kilobytes: float = field(default=1000.0, metadata={"help": "Validation text that losses are measured on."})
+    warm_compile_cache: bool = field(default=False, metadata={"help": "Keep what torch.compile made between runs."})
+    output_dir: str | None = field(default=None, metadata={"help": "Default: runs/bench-pretraining-<track>."})
+
+
+# One technique of ours changed at a time (flags of pretrain.py; None leaves one out, capitals are the environment's).
+CHANGES = {
+    "ours": {},
+    "AdamW for all, its rate as it is": {"muon_learning_rate": None},
+    "AdamW for all, rate 2e-3": {"muon_learning_rate": None, "learning_rate": 2e-3},
+    "fp32": {"bf16": False},
+    "cosine schedule": {"lr_scheduler_type": "cosine"},
+    "constant rate": {"lr_scheduler_type": "constant_with_warmup"},
+    "glibc's own heap settings": {"GLIBC_TUNABLES": ""},
+    "sdpa attention": {"attn_implementation": "sdpa"},
+    "documents concatenated, then cut": {"packing": "concatenate"},
+    "batch 8": {"per_device_train_batch_size": 8},
+    "batch 64": {"per_device_train_batch_size": 64},
+}
+VOCABULARIES, TURNS = (8192, 30522), 3
+
+
+def main() -> None:
+    (args,) = parse(PretrainingBench, description=__doc__)
+    if args.track not in ("gpt", "bert") or set(args.only or PARTS) - set(PARTS):
+        raise UserError(f"--track {args.track} --only {args.only}: gpt or bert, and of {' '.join(PARTS)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which ends the training that is under way, too
+
+    import yaml
+
+    from lm_recipes.artifacts import write_results, write_text
+    from lm_recipes.evaluation.contest import RECIPES, Contest
+    from lm_recipes.evaluation.pretraining_peers import SHIPPED, SPEEDS, STAGES, check_nanogpt
+    from lm_recipes.evaluation.runs import Runs
+    from lm_recipes.models import SIZES
+    from lm_recipes.reporting import pretraining as reporting
+
+    begun, gpt = time.perf_counter(), args.track == "gpt"
+    script, unit = ("run_clm", "bits_per_byte") if gpt else ("run_mlm", "nats_per_masked_token")
+    if args.nanogpt:
+        check_nanogpt(Path(args.nanogpt))
+    output = Path(args.output_dir or f"runs/bench-pretraining-{args.track}")
+    ours = yaml.safe_load((RECIPES / args.track / "configs" / "pretrain-quickstart.yaml").read_text(encoding="utf-8"))
+    runs, tokenizer = Runs(output / "runs"), Path(args.run_dir, f"tokenizer-{args.track}")
+    contest = Contest(
+        runs, args.track, ours | {"size": args.size}, Path(args.data), tokenizer, output / "work",
+        block_size=256 if gpt else 128, eval_kilobytes=args.eval_kilobytes,
+        nanogpt=Path(args.nanogpt).resolve() if args.nanogpt else None, warm_compile_cache=args.warm_compile_cache,
+    )  # fmt: skip
+
+    def turn_to(part: str) -> None:
+        """What is asked for from here on is made if it is missing; only read, if the part is not wanted."""
+        runs.listed = part in (args.only or PARTS)
+        runs.dry = args.plan or not runs.listed
+
+    # 1. Peers: the settings of each row, found on the first seed.
+    searches = [
+        (f"{script} as shipped", "shipped", script, 0),
+        (f"{script}, learning rate swept", "swept", script, 1),
+        (f"{script}, fully tuned", "tuned", script, None),
+        ("nanoGPT as shipped", "nanogpt", "nanogpt", 0),
+        ("nanoGPT, tuned", "nanogpt", "nanogpt", None),
+    ]
+    chosen = {}
+    for name, part, who, stages in searches[: 5 if gpt and args.nanogpt else 3]:
+        turn_to(part)
+        settings, complete = contest.tuned(who, SHIPPED[who], STAGES[who][:stages], args.seeds[0], args.budget)
+        if complete or args.plan:
+            chosen[name] = (part, who, settings)
+
+    # 2. Seed by seed: every row, then the ladder of ours. 3. Ours with one thing changed, in turn.
+    peers, ladders = {name: [] for name in chosen}, []
+    for seed in args.seeds:
+        for name, (part, who, settings) in chosen.items():
+            turn_to(part)
+            peers[name].append(contest.trained(who, settings, seed, args.budget))
+        turn_to("ours")
+        ladders.append([contest.trained("ours", {}, seed, seconds) for seconds in args.ladder])
+    turn_to("ablations")
+    changed = {name: [] for name in CHANGES}
+    for seed, (name, change) in product(args.seeds, CHANGES.items()):
+        changed[name].append(contest.trained("ours", change, seed, args.ablation_budget))
+
+    # 4. Speed alone, at equal width and depth, with larger vocabularies.
+    turn_to("throughput")
+    speeds, size = {}, SIZES[args.size]
+    for entries in [] if gpt else VOCABULARIES:
+        other = contest.with_vocabulary(entries, {script: (size.width, size.layers, max(size.width // 64, 1))})
+        speeds[f"vocabulary {entries:,}"] = turns = {name: [] for name in ("ours", *SPEEDS)}
+        for turn in range(TURNS):
+            turns["ours"].append(other.sample("ours", {}, turn))
+            for name, change in SPEEDS.items():
+                turns[name].append(other.sample(script, SHIPPED[script] | change, turn))
+
+    if args.plan:
+        print(runs.plan())
+        return
+    rows = {name: (chosen[name][2], found) for name, found in peers.items()}
+    metrics = reporting.metrics_of(rows, ladders, args.ladder, changed, speeds, unit)
+    write_results(
+        output, config=asdict(args) | {"ours": contest.ours}, inputs={"data": args.data, "tokenizer": str(tokenizer)},
+        metrics=metrics, seconds={"since the last start": time.perf_counter() - begun},
+    )  # fmt: skip
+    picture = reporting.draw(metrics, peers, contest.units_per_nat(), unit, f"{args.track.upper()}, {args.size}")
+    write_text(output / "curves.svg", picture)
+    done("times to equal losses", output, f"python recipes/report.py --keep {output}")
+
+
+if __name__ == "__main__":
+    recipe(main)

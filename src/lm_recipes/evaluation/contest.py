@@ -1,0 +1,405 @@
+"""How is a training of ours or of a peer run for a given time, and how good is what it leaves behind?"""
+
+import hashlib
+import json
+import math
+import re
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from lm_recipes.artifacts import read_json
+from lm_recipes.evaluation import pretraining_peers as peers
+from lm_recipes.evaluation.runs import Runs, launch, steps_within, tune
+
+RECIPES = Path(__file__).parents[3] / "recipes"
+CALIBRATION_STEPS, SAMPLE_TOKENS = 40, 200_000
+CALIBRATION_SECONDS, EVALUATION_SECONDS = 30.0, 15.0  # what a plan reckons with
+# Not a matter of a step's time: one calibration serves all values.
+SAME_SPEED = {"learning_rate", "lr_scheduler_type", "decay_share", "warmup_steps", "schedule", "weight_decay"}
+# Of a YAML of ours, what the comparison decides instead.
+DECIDED_HERE = re.compile(r"data|tokenizer_name_or_path|output_dir|max_steps|num_train_epochs|seed|(eval|save|log)\w+")
+
+
+@dataclass
+class Contest:
+    """Trainings of one track on one corpus, ours and the peers', each for a given time in a process of its own.
+
+    A result has wall_seconds (process start to saved model: imports and compilation included), steps, step_seconds,
+    start_up_seconds (what is left without steps), tokens, tokens_per_second (while training), parameters, loss (of the
+    saved model, see `loss_of`) and log.
+
+    Args:
+        track: "gpt" or "bert".
+        ours: settings of recipes/<track>/pretrain.py; the comparison decides about data, steps and seed.
+        text: directory of a cleaned corpus.
+        work: where data and caches are kept.
+        warm_compile_cache: what `torch.compile` made is kept for later runs; otherwise each run pays for its own.
+        shapes: of peers (width, layers, heads); by default matched to our parameters.
+    """
+
+    runs: Runs
+    track: str
+    ours: dict
+    text: Path
+    tokenizer_dir: Path
+    work: Path
+    block_size: int
+    eval_kilobytes: float = 1000.0
+    nanogpt: Path | None = None
+    warm_compile_cache: bool = False
+    shapes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.ours = {key: value for key, value in self.ours.items() if not DECIDED_HERE.fullmatch(key)}
+
+    def trained(self, who: str, settings: dict, seed: int, seconds: float) -> dict | None:
+        """A training that ends, as well as can be foreseen, after `seconds`; None: not made yet, in a plan.
+
+        Args:
+            who: "ours", or a peer of `pretraining_peers`.
+            settings: of ours what differs from `self.ours` (None leaves a flag out, names in capitals are of the
+                environment, `packing` is that of the data); of a peer its flags.
+        """
+        name = " ".join([who, *(f"{key} {value}" for key, value in settings.items()), f"{seconds:g} s seed {seed}"])
+        settings = self._whole(who, settings)
+        calibration = self._calibrated(who, settings)
+
+        def train(directory: Path) -> dict:
+            result = self._launch(who, settings, steps_within(seconds, calibration), seed, directory)
+            result["loss"] = self.loss_of(directory / "model", packed=who == "ours")
+            return _tidy(result, directory)
+
+        key = self._key(settings) | {"seconds": seconds, "seed": seed, "eval_kilobytes": self.eval_kilobytes}
+        key["warm_compile_cache"] = self.warm_compile_cache
+        return self.runs(name, key, seconds + EVALUATION_SECONDS, train)
+
+    def tuned(
+        self, who: str, start: dict, stages: Iterable[Sequence[dict]], seed: int, seconds: float
+    ) -> tuple[dict, bool]:
+        """The settings that end lowest of those `tune` tries, and whether it is known of all how they end."""
+        missing = self.runs.missing
+
+        def loss_of(settings: dict) -> float:
+            run = self.trained(who, settings, seed, seconds)
+            return math.inf if run is None else run["loss"]
+
+        return tune(start, stages, loss_of), self.runs.missing == missing
+
+    def sample(self, who: str, settings: dict, turn: int) -> dict | None:
+        """A run over SAMPLE_TOKENS, in its turn, to see how fast it trains; without a loss."""
+        settings = self._whole(who, settings)
+        steps = max(16, SAMPLE_TOKENS // self._tokens_per_step(settings))
+        key = self._key(settings) | {"steps": steps, "turn": turn}
+
+        def train(directory: Path) -> dict:
+            return _tidy(self._launch(who, settings, steps, 0, directory), directory)
+
+        return self.runs(f"sample of {who} turn {turn}", key, CALIBRATION_SECONDS, train)
+
+    def _calibrated(self, who: str, settings: dict) -> dict | None:
+        """A short run that is not counted: how long these settings take to start, and for a step."""
+        speed = {name: value for name, value in settings.items() if name not in SAME_SPEED}
+        if speed.get("muon_learning_rate") is not None:
+            speed["muon_learning_rate"] = "some"
+
+        def train(directory: Path) -> dict:
+            return _tidy(self._launch(who, settings, CALIBRATION_STEPS, 0, directory), directory)
+
+        key = self._key(speed) | {"warm_compile_cache": self.warm_compile_cache}
+        return self.runs(f"speed of {who}", key, CALIBRATION_SECONDS, train)
+
+    def _whole(self, who: str, settings: dict) -> dict:
+        if who == "ours":
+            return self.ours | settings
+        return settings | dict(zip(("width", "layers", "heads"), self._shape_of(who), strict=True))
+
+    def _shape_of(self, peer: str) -> tuple[int, int, int]:
+        """The peer's width, layers and heads at our number of parameters (within 2 %)."""
+        if peer not in self.shapes:
+            calibration = self._calibrated("ours", self.ours)
+            if calibration is None:
+                return (0, 0, 0)  # a plan made before anything ran
+            from lm_recipes.models import SIZES
+
+            count = peers.parameters_of(peer, self.tokenizer, self.block_size)
+            layers = SIZES[self.ours["size"]].layers
+            self.shapes[peer] = peers.matched_shape(count, calibration["parameters"], layers)
+        return self.shapes[peer]
+
+    def _key(self, settings: dict) -> dict:
+        """What tells a run from another one, beside its length."""
+        about = {"text": str(self.text), "tokenizer": str(self.tokenizer_dir), "block_size": self.block_size}
+        return settings | about
+
+    def _tokens_per_step(self, settings: dict) -> int:
+        rows = settings.get("batch_size") or settings["per_device_train_batch_size"]
+        return rows * settings.get("gradient_accumulation_steps", 1) * self.block_size
+
+    # ---- One training
+
+    def _launch(self, who: str, settings: dict, steps: int, seed: int, directory: Path) -> dict:
+        launched = self._launch_ours if who == "ours" else partial(self._launch_peer, who)
+        result = launched(settings, steps, seed, directory)
+        tokens = self._tokens_per_step(settings)
+        return result | {
+            "steps": steps,
+            "tokens": steps * tokens,
+            "tokens_per_second": tokens / result["step_seconds"],
+            "start_up_seconds": result["wall_seconds"] - steps * result["step_seconds"],
+        }
+
+    def _launch_ours(self, settings: dict, steps: int, seed: int, directory: Path) -> dict:
+        """Our script until its last checkpoint is written: test split and n-gram baseline, which it would go on with,
+        are no part of training."""
+        environment = {name: str(value) for name, value in settings.items() if name.isupper()}
+        model = directory / "model"
+        flags = {name: value for name, value in settings.items() if name not in {"packing", *environment}} | {
+            "data": self._packed(settings.get("packing", "best_fit")),
+            "tokenizer_name_or_path": self.tokenizer_dir,
+            "output_dir": model,
+            "max_steps": steps,
+            "save_steps": steps,
+            "seed": seed,
+            "logging_steps": max(1, steps // 8),
+        }
+        state = model / f"checkpoint-{steps}" / "trainer_state.json"  # the file that is written last
+        script = [RECIPES / self.track / "pretrain.py", *words(flags)]
+        began = launch(script, directory, self._environment(directory) | environment, until=partial(_is_whole, state))
+        logged = [entry for entry in json.loads(state.read_text())["log_history"] if "tokens_per_second" in entry]
+        wall = state.stat().st_mtime - began
+        for file in state.parent.iterdir():  # the model lies where a peer's does
+            file.rename(model / file.name)
+        # the first step is logged by itself, and the window after it still warms up
+        rate = median(entry["tokens_per_second"] for entry in (logged[2:] or logged[-1:]))
+        return {
+            "wall_seconds": wall,
+            "step_seconds": self._tokens_per_step(settings) / rate,
+            "parameters": saved_parameters(model),
+            "log": [{"step": entry["step"], "loss": entry["loss"]} for entry in logged],
+            "code": our_code(),
+        }
+
+    def _launch_peer(self, peer: str, settings: dict, steps: int, seed: int, directory: Path) -> dict:
+        model = directory / "model"
+        flags = settings | {
+            "data": self._stream(seed) if peer == "nanogpt" else self._grouped(),
+            "tokenizer": self.tokenizer_dir,
+            "output": model,
+            "steps": steps,
+            "seed": seed,
+            "block_size": self.block_size,
+            "nanogpt": self.nanogpt,
+            "logging_steps": max(1, steps // 16),
+        }
+        script = ["-m", peers.__name__, peer, *words(flags), "--started", time.time()]
+        launch(script, directory, self._environment(directory))
+        result = read_json(model / "result.json", "result of a peer")
+        windows = [(b["seconds"] - a["seconds"]) / (b["step"] - a["step"]) for a, b in pairwise(result["log"])]
+        # where compilation took all of the time, a single step is all there is
+        step = median(windows[1:] or windows or [result["saved_seconds"] / steps])
+        return result | {"wall_seconds": result["saved_seconds"], "step_seconds": step}
+
+    def _environment(self, directory: Path) -> dict[str, str]:
+        cache = (self.work if self.warm_compile_cache else directory) / "compiled"
+        return {"TORCHINDUCTOR_CACHE_DIR": str(cache), "HF_HUB_OFFLINE": "1"}
+
+    # ---- Data, made once, before any clock runs
+
+    def with_vocabulary(self, entries: int, shapes: dict[str, tuple[int, int, int]]) -> "Contest":
+        """The same with a WordPiece tokenizer of so many entries, learned from the corpus."""
+        tokenizer = self.work / f"tokenizer-{entries}"
+        if not self.runs.dry and not tokenizer.exists():
+            self.work.mkdir(parents=True, exist_ok=True)
+            flags = {"data": self.text, "model_type": "wordpiece", "vocab_size": entries, "output_dir": tokenizer}
+            launch([RECIPES / "corpus" / "train_tokenizer.py", *words(flags)], self.work)
+        return replace(self, tokenizer_dir=tokenizer, shapes=shapes)
+
+    def _packed(self, packing: str) -> Path:
+        """Our blocks."""
+        output = self._data(f"packed-{packing}")
+        if not output.exists():
+            flags = {"data": self.text, "tokenizer_name_or_path": self.tokenizer_dir, "output_dir": output}
+            flags |= {"block_size": self.block_size, "packing": packing}
+            launch([RECIPES / "corpus" / "pack.py", *words(flags)], output.parent)
+        return output
+
+    def _grouped(self) -> Path:
+        """The examples' blocks."""
+        output = self._data("grouped")
+        if not (output / "state.json").exists():  # `datasets` writes it last
+            peers.write_grouped(self.text / "train.parquet", self.tokenizer, self.block_size, output)
+        return output
+
+    def _stream(self, seed: int) -> Path:
+        """nanoGPT's files."""
+        from lm_recipes.sources import load_texts
+
+        output = self._data(f"stream-{seed}")
+        if not (output / "meta.pkl").exists():  # `write_stream` writes it last
+            texts = [load_texts(str(self.text), split) for split in ("train", "validation")]
+            train, validation = (peers.stream_of(some, self.tokenizer) for some in texts)
+            peers.write_stream(train, validation, len(self.tokenizer), seed, output)
+        return output
+
+    def _data(self, name: str) -> Path:
+        folder = self.work / "data" / f"{self.tokenizer_dir.name}-{self.block_size}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / name
+
+    # ---- Losses
+
+    @cached_property
+    def tokenizer(self):
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self.tokenizer_dir)
+
+    @cached_property
+    def held_out(self) -> list[str]:
+        """The first texts of the validation split; the test split is never read."""
+        from lm_recipes.tokenization.samples import comparison_texts
+
+        (texts,) = comparison_texts(str(self.text), self.eval_kilobytes).values()
+        return texts
+
+    def units_per_nat(self) -> float:
+        """What turns a training loss (nats per token, of the examples' tokens) into the unit of `loss_of`."""
+        if self.track == "bert":
+            return 1.0
+        return bits_per_byte(len(peers.stream_of(self.held_out, self.tokenizer)) - 1, self.held_out)
+
+    def loss_of(self, model_dir: Path, packed: bool) -> float:
+        """Bits per byte of the held-out text (gpt), nats per masked token at fixed 15 % masks (bert).
+
+        Args:
+            packed: the model was trained on our blocks, documents kept apart; else as the examples join them.
+        """
+        import torch
+        from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+
+        from lm_recipes.models import isolation_of
+        from lm_recipes.models.loading import without_loading_report
+        from lm_recipes.objectives import CausalLanguageModeling, MaskedLanguageModeling
+
+        kind = AutoModelForCausalLM if self.track == "gpt" else AutoModelForMaskedLM
+        with without_loading_report():
+            model = kind.from_pretrained(model_dir, dtype=torch.float32).eval()
+        size, texts, pad = self.block_size, self.held_out, self.tokenizer.pad_token_id
+        if self.track == "bert":
+            collator = MaskedLanguageModeling(self.tokenizer, 0.15, isolation=isolation_of(model.config, "sdpa"))
+            batches = packed_batches(texts, self.tokenizer, size, collator)
+            nats, asked = summed_nats(model, batches if packed else without_isolation(batches, pad))
+            return nats / asked
+        if packed:
+            batches = packed_batches(texts, self.tokenizer, size, CausalLanguageModeling(pad))
+        else:
+            batches = stream_batches(peers.stream_of(texts, self.tokenizer), size)
+        return bits_per_byte(summed_nats(model, batches)[0], texts)
+
+
+def words(flags: dict[str, object]) -> list[object]:
+    """Settings as words of a command; None is left out."""
+    return [word for name, value in flags.items() if value is not None for word in (f"--{name}", value)]
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a JSON file is there and written to its end."""
+    try:
+        return bool(json.loads(file.read_text()))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+
+
+def _tidy(result: dict, directory: Path) -> dict:
+    for name in ("model", "compiled"):
+        shutil.rmtree(directory / name, ignore_errors=True)
+    return result
+
+
+def our_code() -> str:
+    """A hash of what decides how our models train: results of before and after a change are not to be mixed unseen."""
+    folders = [RECIPES.parent / "src" / "lm_recipes" / room for room in ("training", "objectives", "models")]
+    digest = hashlib.sha256()
+    for file in sorted(file for folder in folders for file in folder.glob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def saved_parameters(model_dir: Path) -> int:
+    """Parameters of a saved model, shared ones once: what its safetensors files hold."""
+    from safetensors import safe_open
+
+    total = 0
+    for file in model_dir.glob("*.safetensors"):
+        with safe_open(file, "np") as tensors:
+            total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    return total
+
+
+# ---- How good is a saved model?
+
+
+def stream_batches(stream: np.ndarray, block_size: int, batch_size: int = 16) -> Iterator[dict]:
+    """Batches for a causal model without packing: a stream cut so that every token but its first is asked for once.
+
+    Each block begins with the last token of the one before it; the last one is filled up with id 0, without labels.
+    """
+    import torch
+
+    step = block_size - 1
+    rows = -(-(len(stream) - 1) // step)
+    padded = np.full(rows * step + 1, -1, np.int64)
+    padded[: len(stream)] = stream
+    blocks = torch.from_numpy(np.lib.stride_tricks.sliding_window_view(padded, block_size)[::step].copy())
+    for some in blocks.split(batch_size):
+        yield {"input_ids": some.clamp(min=0), "labels": some.masked_fill(some < 0, -100), "use_cache": False}
+
+
+def packed_batches(texts: Iterable[str], tokenizer, block_size: int, collator, batch_size: int = 16) -> Iterator[dict]:
+    """Batches that `collator` makes of texts packed our way (best fit)."""
+    from lm_recipes.objectives.packing import Packer
+    from lm_recipes.tokenization.fast import encode_batches
+
+    packer = Packer.for_tokenizer(tokenizer, block_size)
+    rows = [
+        {"input_ids": ids, "position_ids": positions}
+        for some in packer.pack(encode_batches(tokenizer, texts))
+        for ids, positions in zip(*some, strict=True)
+    ]
+    for first in range(0, len(rows), batch_size):
+        yield collator(rows[first : first + batch_size])
+
+
+def without_isolation(batches: Iterable[dict], pad_token_id: int) -> Iterator[dict]:
+    """The same ids and labels for a model that was trained across documents: it attends to all but padding."""
+    for batch in batches:
+        ids = batch["input_ids"]
+        yield {"input_ids": ids, "attention_mask": ids.ne(pad_token_id).long(), "labels": batch["labels"]}
+
+
+def summed_nats(model, batches: Iterable[dict]) -> tuple[float, int]:
+    """The loss of all labels in nats, in float32, and how many there are."""
+    import torch
+
+    nats, asked = 0.0, 0
+    shifted = model.can_generate()  # a causal model predicts the next token
+    for batch in batches:
+        labels = batch["labels"][:, 1:] if shifted else batch["labels"]
+        count = int((labels != -100).sum())
+        with torch.inference_mode():
+            nats += float(model(**batch).loss) * count if count else 0.0
+        asked += count
+    return nats, asked
+
+
+def bits_per_byte(nats: float, texts: Iterable[str]) -> float:
+    """The loss of whole texts as bits per UTF-8 byte: the same measure for every tokenizer and every way of cutting."""
+    return nats / math.log(2) / sum(len(text.encode()) for text in texts)
