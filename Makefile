@@ -14,6 +14,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[corpus,fast,demo,report]"
 	touch $@
 
+# Tests run in two processes, file by file: most of their time is the start of the scripts they launch.
+PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses 2 --dist loadfile
+
 # What tests and benchmarks compare with is large; the quickstart does without it.
 install-dev: $(VENV)/.installed-dev
 $(VENV)/.installed-dev: $(VENV)/.installed
@@ -21,10 +24,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	touch $@
 
 test: install-dev
-	HF_HUB_OFFLINE=1 $(PY) -m pytest
+	$(PYTEST)
 
 test-all: install-dev
-	HF_HUB_OFFLINE=1 $(PY) -m pytest -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
 
 lint: install-dev
 	$(VENV)/bin/ruff check .
