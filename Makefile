@@ -14,8 +14,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[corpus,fast,demo,report]"
 	touch $@
 
-# Tests run in two processes: most of their time is the start of the scripts they launch.
-PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses 2 --dist worksteal
+# Tests run in two processes, file by file: most of their time is the start of the scripts they launch.
+PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses 2 --dist loadfile
 
 # What tests and benchmarks compare with is large; the quickstart does without it.
 install-dev: $(VENV)/.installed-dev
