@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
-from lm_recipes.evaluation import contest, pretraining_peers
+from lm_recipes.evaluation import held_out, pretraining_peers
 from lm_recipes.evaluation.runs import Runs, against, compare, launch, steps_within, time_to_loss, tune
 from lm_recipes.launch import UserError
 from lm_recipes.models import decoder_config, encoder_config
@@ -222,8 +222,8 @@ def test_bits_per_byte_are_the_same_however_a_text_is_cut(block_size, gpt_tokeni
     model = Unigram(torch.randn(len(gpt_tokenizer), generator=torch.Generator().manual_seed(0)))
     collator = CausalLanguageModeling(gpt_tokenizer.pad_token_id)
     stream = pretraining_peers.stream_of(texts, gpt_tokenizer)
-    packed, asked = contest.summed_nats(model, contest.packed_batches(texts, gpt_tokenizer, block_size, collator))
-    joined, asked_too = contest.summed_nats(model, contest.stream_batches(stream, block_size))
+    packed, asked = held_out.summed_nats(model, held_out.packed_batches(texts, gpt_tokenizer, block_size, collator))
+    joined, asked_too = held_out.summed_nats(model, held_out.stream_batches(stream, block_size))
     assert asked == asked_too == len(stream) - 1
     tokens = sum(len(ids) + 1 for ids in gpt_tokenizer(texts)["input_ids"])  # and an eos each
     assert asked == tokens
@@ -231,13 +231,13 @@ def test_bits_per_byte_are_the_same_however_a_text_is_cut(block_size, gpt_tokeni
     bytes_of_text = sum(len(text.encode()) for text in texts)
     assert packed == pytest.approx(float(exact), rel=1e-5)
     assert joined == pytest.approx(float(exact), rel=1e-5)
-    assert contest.bits_per_byte(joined, texts) == pytest.approx(float(exact) / math.log(2) / bytes_of_text, rel=1e-5)
+    assert held_out.bits_per_byte(joined, texts) == pytest.approx(float(exact) / math.log(2) / bytes_of_text, rel=1e-5)
 
 
 @pytest.mark.parametrize(("length", "block_size"), [(2, 8), (8, 8), (9, 8), (15, 8), (16, 8), (100, 8)])
 def test_every_token_of_a_stream_but_its_first_is_asked_for_once(length, block_size):
     stream = np.arange(length, dtype=np.uint16)
-    batches = list(contest.stream_batches(stream, block_size, batch_size=3))
+    batches = list(held_out.stream_batches(stream, block_size, batch_size=3))
     labels = torch.cat([batch["labels"][:, 1:].flatten() for batch in batches])
     assert labels[labels != -100].tolist() == list(range(1, length))
     before = torch.cat([batch["input_ids"][:, :-1].flatten() for batch in batches])[labels != -100]
