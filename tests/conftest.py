@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import corpus
+import fsspec
 import pytest
 from transformers import AutoTokenizer
 
@@ -17,6 +19,14 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="session")
 def documents() -> list[str]:
     return corpus.documents()
+
+
+@pytest.fixture
+def bucket() -> Iterator[fsspec.AbstractFileSystem]:
+    """fsspec's file system in memory, empty: it lives as long as the process, for all tests alike."""
+    fs = fsspec.filesystem("memory")
+    yield fs
+    fs.rm("/", recursive=True)
 
 
 @pytest.fixture(scope="session")

@@ -107,3 +107,12 @@ def save(directory: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizer
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return str(directory)
+
+
+def enlarge(model: PreTrainedModel) -> PreTrainedModel:
+    """Weights large enough that a leak shows in the logits."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(4)
+    return model.eval()

@@ -26,61 +26,72 @@ def main() -> None:
     (args,) = parse(StepBench, description=__doc__)
 
     import torch
+    from accelerate.utils import convert_outputs_to_fp32
     from tqdm import tqdm
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, set_seed
 
     from lm_recipes.artifacts import atomic_directory, write_results
     from lm_recipes.models import decoder_config, encoder_config, isolation_of
     from lm_recipes.objectives import CausalLanguageModeling, MaskedLanguageModeling, read_packed
+    from lm_recipes.training.loss import LanguageModelLoss, WithAsked
 
-    def step_of(model, batch: dict) -> Callable[[], float]:
-        def step() -> float:
-            start = time.perf_counter()
-            with torch.autocast("cpu", torch.bfloat16):
-                loss = model(**batch).loss
-            loss.backward()
-            model.zero_grad()
-            return time.perf_counter() - start
+    Variant = tuple[torch.nn.Module, Callable[[], torch.Tensor]]
 
-        return step
+    def autocast(model) -> Callable:
+        return convert_outputs_to_fp32(torch.autocast("cpu", torch.bfloat16)(model.__call__))
 
-    def gpt(attention: str, cap: float | None) -> Callable[[], float]:
+    def lean(model, batch: dict) -> Callable[[], torch.Tensor]:
+        loss, forward = LanguageModelLoss(model, dtype=torch.bfloat16), autocast(model)
+        return lambda: loss(forward, batch)[0] / len(batch["asked"])
+
+    def own(model, batch: dict) -> Callable[[], torch.Tensor]:
+        forward, batch = autocast(model), {name: value for name, value in batch.items() if name != "asked"}
+        return lambda: forward(**batch).loss
+
+    def gpt(loss_of: Callable, attention: str, cap: float | None = None) -> Variant:
         tokenizer = AutoTokenizer.from_pretrained(f"{args.run_dir}/tokenizer-gpt")
         corpus = read_packed(f"{args.run_dir}/packed-gpt")
         config = decoder_config("1M", tokenizer, corpus.block_size)
         config.final_logit_softcapping = cap
         model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
-        return step_of(model, CausalLanguageModeling(tokenizer.pad_token_id)([corpus.train[i] for i in range(16)]))
+        collator = WithAsked(CausalLanguageModeling(tokenizer.pad_token_id))
+        return model, loss_of(model, collator([corpus.train[i] for i in range(16)]))
 
-    def bert(attention: str, sparse: bool) -> Callable[[], float]:
+    def bert(loss_of: Callable, attention: str) -> Variant:
         tokenizer = AutoTokenizer.from_pretrained(f"{args.run_dir}/tokenizer-bert")
         corpus = read_packed(f"{args.run_dir}/packed-bert")
         config = encoder_config("1M", tokenizer, corpus.block_size)
         model = AutoModelForMaskedLM.from_config(config, attn_implementation=attention)
-        model.sparse_prediction = sparse
-        collator = MaskedLanguageModeling(tokenizer, 0.3, isolation=isolation_of(config, attention))
-        return step_of(model, collator([corpus.train[i] for i in range(32)]))
+        collator = WithAsked(MaskedLanguageModeling(tokenizer, 0.3, isolation=isolation_of(config, attention)))
+        return model, loss_of(model, collator([corpus.train[i] for i in range(32)]))
+
+    def step(model, loss: Callable[[], torch.Tensor]) -> float:
+        start = time.perf_counter()
+        loss().backward()
+        model.zero_grad()
+        return time.perf_counter() - start
 
     start = time.perf_counter()
     set_seed(0)
     tracks = {
         "gpt": {
-            "as in the quickstart": gpt("eager", None),
-            "with sdpa attention": gpt("sdpa", None),
-            "with a logit soft-cap": gpt("eager", 15.0),
+            "as in the quickstart": gpt(lean, "eager"),
+            "with the model's own loss": gpt(own, "eager"),
+            "with sdpa attention": gpt(lean, "sdpa"),
+            "with a logit soft-cap": gpt(lean, "eager", 15.0),
         },
         "bert": {
-            "as in the quickstart": bert("eager", True),
-            "with sdpa attention": bert("sdpa", True),
-            "with logits at every position": bert("eager", False),
+            "as in the quickstart": bert(lean, "eager"),
+            "with the model's own loss": bert(own, "eager"),
+            "with sdpa attention": bert(lean, "sdpa"),
         },
     }
     metrics = {}
     for track, variants in tracks.items():
         times = {name: [] for name in variants}
         for number in tqdm(range(args.warmup + args.rounds), desc=track):
-            for name, step in variants.items():
-                seconds = step()
+            for name, variant in variants.items():
+                seconds = step(*variant)
                 if number >= args.warmup:
                     times[name].append(seconds)
         first = times["as in the quickstart"]

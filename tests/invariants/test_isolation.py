@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from tiny_models import enlarge
 
 from lm_recipes.launch import UserError
 from lm_recipes.models import (
@@ -140,12 +141,3 @@ def test_a_family_that_takes_no_block_mask_is_refused_and_would_not_train(bert_t
             new_model(config)(**batch, **Isolation()(np.stack([row["position_ids"] for row in rows])))
     with pytest.raises(UserError, match="use sdpa or eager"):
         isolation_of(encoder_config("tiny", bert_tokenizer, LENGTH), "flash_attention_2")
-
-
-def enlarge(model):
-    """Weights large enough that a leak shows in the logits."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 2:
-                parameter.mul_(4)
-    return model.eval()

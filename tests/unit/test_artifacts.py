@@ -1,6 +1,5 @@
 """Results appear whole or not at all, on this disk and behind a URL."""
 
-import fsspec
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -10,14 +9,6 @@ from lm_recipes.launch import UserError
 from lm_recipes.sources import load_texts
 
 URL = "memory://bucket/corpus"
-
-
-@pytest.fixture
-def bucket():
-    fs = fsspec.filesystem("memory")
-    yield fs
-    if fs.exists("/bucket"):
-        fs.rm("/bucket", recursive=True)
 
 
 def write_corpus(path: str, text: str) -> None:

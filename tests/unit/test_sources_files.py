@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import datasets
-import fsspec
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -19,6 +18,7 @@ from lm_recipes.sources.files import LONGEST_BYTES, TEXT_DOCUMENT_BYTES
 
 ROWS = [{"id": "a", "text": 'first, with "quotes"\nand a line'}, {"id": "b", "text": "zweite Zeile: größer"}]
 
+REMOTE = "memory://bucket/raw"  # a folder that only fsspec can reach
 DUMP = """<mediawiki><siteinfo><namespaces><namespace key="4">Wikipedia</namespace></namespaces></siteinfo>
 <page><title>Cat: the film</title><id>1</id><revision><id>9</id><text>A &lt;b&gt;cat&lt;/b&gt;.</text></revision></page>
 <page><title>Wikipedia:Cats</title><id>2</id><revision><id>9</id><text>Not an article.</text></revision></page>
@@ -92,26 +92,17 @@ def test_with_a_limit_the_bar_counts_documents(tmp_path):
     assert (bar.n, bar.total) == (1, 1)
 
 
-@pytest.fixture
-def remote() -> str:
-    """A folder that only fsspec can reach."""
-    fs = fsspec.filesystem("memory")
-    yield "memory://bucket/raw"
-    fs.rm("/bucket", recursive=True)
-
-
 @pytest.mark.parametrize("compression", ["", ".gz", ".zst"])
-def test_files_behind_a_url_read_like_local_ones(tmp_path, remote, compression):
-    fs = fsspec.filesystem("memory")
+def test_files_behind_a_url_read_like_local_ones(tmp_path, bucket, compression):
     for kind in ("jsonl", "csv", "parquet"):
         write_rows(tmp_path / f"rows.{kind}")
         path = compress(tmp_path / f"rows.{kind}", compression) if compression else tmp_path / f"rows.{kind}"
-        fs.put_file(str(path), f"/bucket/raw/deep/{path.name}")
-    assert [d.text for d in load_documents(remote)] == [row["text"] for row in ROWS] * 3
-    assert [d.text for d in load_documents(f"{remote}/**/*.csv{compression}")] == [row["text"] for row in ROWS]
-    assert describe(remote)["what"] == "3 files"
-    with pytest.raises(UserError, match="memory://bucket/raw/none: no such file or folder"):
-        list(load_documents("memory://bucket/raw/none"))
+        bucket.put_file(str(path), f"/bucket/raw/deep/{path.name}")
+    assert [d.text for d in load_documents(REMOTE)] == [row["text"] for row in ROWS] * 3
+    assert [d.text for d in load_documents(f"{REMOTE}/**/*.csv{compression}")] == [row["text"] for row in ROWS]
+    assert describe(REMOTE)["what"] == "3 files"
+    with pytest.raises(UserError, match=f"{REMOTE}/none: no such file or folder"):
+        list(load_documents(f"{REMOTE}/none"))
     with pytest.raises(UserError, match="nowhere://x: "):
         list(load_documents("nowhere://x"))
 

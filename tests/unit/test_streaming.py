@@ -9,7 +9,6 @@ from itertools import chain, islice, pairwise, takewhile
 from pathlib import Path
 from types import SimpleNamespace
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -194,10 +193,9 @@ def test_masks_change_with_the_pass(texts, bert_tokenizer, tmp_path):
         assert not labels[number].equal(labels[len(rows) + ids[len(rows) :].index(row)])
 
 
-def test_behind_a_url_the_rows_are_those_of_local_files(few, gpt_tokenizer):
-    memory = fsspec.filesystem("memory")
+def test_behind_a_url_the_rows_are_those_of_local_files(few, gpt_tokenizer, bucket):
     for file in few.iterdir():
-        memory.pipe(f"/bucket/corpus/{file.name}", file.read_bytes())
+        bucket.pipe(f"/bucket/corpus/{file.name}", file.read_bytes())
     local, remote = stream(few, gpt_tokenizer), stream("memory://bucket/corpus/*.parquet", gpt_tokenizer)
     assert remote.urls[0] == "memory:///bucket/corpus/part-000.parquet"
     assert same([local[row] for row in range(20)], [remote[row] for row in range(20)])

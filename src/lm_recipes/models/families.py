@@ -239,7 +239,7 @@ def _xlnet(size: Size, context: int, inner: int, pad: int) -> dict:
 
 
 def _nanochat(size: Size, context: int, inner: int, pad: int) -> dict:
-    # The cap costs an eighth of a training step on a CPU (results/) and was worth nothing at 1M (docs/LOG.md).
+    # The cap costs a sixth of a training step on a CPU (results/) and was worth nothing at 1M (docs/LOG.md).
     own = {"final_logit_softcapping": None}
     return _shape(size) | {"intermediate_size": inner, "max_position_embeddings": context} | own
 

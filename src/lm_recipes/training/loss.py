@@ -32,8 +32,8 @@ class LanguageModelLoss:
     - Encoders and encoder-decoders: the head sees the hidden states of the asked positions only, whatever its form
       (a hook behind the body hands it `[1, M, D]`). At 15 % masks that is a seventh of the head's work.
     - Causal models whose head is one matrix: the model makes no logits (`logits_to_keep`), `linear_cross_entropy`
-      does, in the precision of the matrix product: an fp32 copy of them is a tenth of a step on a CPU. On an
-      accelerator they come in chunks and never exist as a whole.
+      does, in the precision of the matrix product, without an fp32 copy. On an accelerator they come in chunks and
+      never exist as a whole.
 
     Args:
         model: of a class `AutoModelFor{CausalLM, MaskedLM, Seq2SeqLM}` makes; not wrapped.
