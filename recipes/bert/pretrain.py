@@ -27,6 +27,9 @@ class PretrainRecipe:
         default="token", metadata={"help": "What is masked together."}
     )
     exact_masks: bool = field(default=False, metadata={"help": "As many masked tokens in every row: static shapes."})
+    config_overrides: str | None = field(
+        default=None, metadata={"help": "Settings of the model's configuration: name=value,name=value."}
+    )
     attn_implementation: str = field(
         default="sdpa", metadata={"help": "sdpa, or eager (faster for short blocks on a CPU)."}
     )
@@ -50,7 +53,7 @@ def main() -> None:
 
     from lm_recipes.artifacts import fingerprint
     from lm_recipes.evaluation.language_baselines import unigram_accuracy
-    from lm_recipes.models import count_parameters, encoder_config, isolation_of, new_model
+    from lm_recipes.models import count_parameters, encoder_config, isolation_of, new_model, override
     from lm_recipes.objectives import MaskedLanguageModeling, PermutationLanguageModeling, StreamedBlocks, read_packed
     from lm_recipes.sources import describe
     from lm_recipes.training import preflight
@@ -67,6 +70,7 @@ def main() -> None:
 
     set_seed(training_args.seed)
     config = encoder_config(args.size, tokenizer, corpus.block_size, args.family)
+    override(config, args.config_overrides)
     model = new_model(config, args.attn_implementation)
     preflight.check_vocabulary(tokenizer, model)
 
@@ -86,13 +90,13 @@ def main() -> None:
         masks = {"tokenizer": tokenizer, "isolation": isolation, "seed": training_args.seed}
         collator = MaskedLanguageModeling(**masks, **asked)
         fixed_masks = MaskedLanguageModeling(**masks, mlm_probability=0.15)  # comparable whatever training masks
-    train, more = corpus.train, {}
+    train, more = corpus.train, {"config_overrides": args.config_overrides}
     if args.stream:
         training_args.train_sampling_strategy = "sequential"  # the stream has an order of its own
         train = StreamedBlocks.for_run(
             args.stream, tokenizer, corpus.block_size, training_args, args.text_column, collator
         )
-        more = {"stream": train.fingerprint, "stream_readers": train.readers}
+        more |= {"stream": train.fingerprint, "stream_readers": train.readers}
     identity = preflight.identity_of(
         training_args, family=args.family, size=args.size, **asked, **more, data=fingerprint(args.data)
     )

@@ -25,6 +25,9 @@ class PretrainRecipe:
     mlm_probability: float = field(default=0.3, metadata={"help": "hybrid: share of tokens hidden in masked rows."})
     family: str = field(default="nanochat", metadata={"help": f"Architecture: {', '.join(DECODERS)}."})
     size: str = field(default="1M", metadata={"help": "Size dial: 1M, 3M, 10M, 30M, 124M, 350M or 1B."})
+    config_overrides: str | None = field(
+        default=None, metadata={"help": "Settings of the model's configuration: name=value,name=value."}
+    )
     attn_implementation: str = field(
         default="sdpa", metadata={"help": "sdpa, eager (faster for short blocks on a CPU), flash_attention_2, ..."}
     )
@@ -64,7 +67,7 @@ def main() -> None:
 
     from lm_recipes.artifacts import fingerprint
     from lm_recipes.evaluation.language_baselines import ngram_bits_per_byte
-    from lm_recipes.models import count_parameters, decoder_config, new_model
+    from lm_recipes.models import count_parameters, decoder_config, new_model, override
     from lm_recipes.objectives import CausalLanguageModeling, StreamedBlocks, read_packed
     from lm_recipes.sources import describe
     from lm_recipes.training import preflight
@@ -81,17 +84,18 @@ def main() -> None:
 
     set_seed(training_args.seed)
     config = decoder_config(args.size, tokenizer, corpus.block_size, args.family)
+    override(config, args.config_overrides)
     model = new_model(config, args.attn_implementation)
     preflight.check_vocabulary(tokenizer, model)
 
     collator = objective(args, tokenizer, config, training_args.seed)
-    train, more = corpus.train, {}
+    train, more = corpus.train, {"config_overrides": args.config_overrides}
     if args.stream:
         training_args.train_sampling_strategy = "sequential"  # the stream has an order of its own
         train = StreamedBlocks.for_run(
             args.stream, tokenizer, corpus.block_size, training_args, args.text_column, collator
         )
-        more = {"stream": train.fingerprint, "stream_readers": train.readers}
+        more |= {"stream": train.fingerprint, "stream_readers": train.readers}
     asked = {name: getattr(args, name) for name in ("family", "size", "objective", "fim_rate", "masked_share")}
     identity = preflight.identity_of(
         training_args, **asked, **more, mlm_probability=args.mlm_probability, data=fingerprint(args.data)

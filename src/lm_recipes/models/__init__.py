@@ -9,6 +9,7 @@ from lm_recipes.models.families import (
     expert_load,
     isolation_of,
     new_model,
+    override,
     positions_of,
 )
 from lm_recipes.models.size import SIZES, count_parameters, describe_model, flops_per_token, parameters_per_token
@@ -26,6 +27,7 @@ __all__ = [
     "flops_per_token",
     "isolation_of",
     "new_model",
+    "override",
     "parameters_per_token",
     "positions_of",
 ]

@@ -5,9 +5,8 @@ what makes it so. Families differ in the rest as their papers do, with two excep
 
 - No dropout. A run reads its corpus once or a few times, so there is nothing to memorise and dropout only slows it
   down (https://arxiv.org/abs/2212.14034). Fine-tuning may set its own.
-- Input and output embeddings are apart where the class can, as in today's models. BERT, RoBERTa, ALBERT and DeBERTa
-  are left tied: untied, their classes keep a second output bias that no gradient ever reaches (which DDP refuses).
-  T5 is always tied.
+- A decoder's input and output embeddings are apart, an encoder's are one where the class can: at 1M, each is what
+  learns faster on that side (docs/LOG.md). ELECTRA and XLNet are apart. T5 is always tied.
 """
 
 from collections.abc import Callable
@@ -117,6 +116,19 @@ def isolation_of(config, attn_implementation: str) -> "Isolation":
     )
 
 
+def override(config, changes: str | None) -> None:
+    """Set what `changes` names ("num_attention_heads=4,tie_word_embeddings=false") in a configuration.
+
+    Raises:
+        UserError: it has no such setting, or not of such a type.
+    """
+    try:
+        if changes:
+            config.update_from_string(changes)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"--config_overrides {changes}: {error}; write name=value,name=value") from error
+
+
 def positions_of(config) -> int | None:
     """How many tokens a text may have, in a model of this config; None: any number (XLNet, T5)."""
     positions = getattr(config, "max_position_embeddings", None)
@@ -198,7 +210,7 @@ def _shape(size: Size) -> dict:
 
 def _modernbert(size: Size, context: int, inner: int, pad: int) -> dict:
     # mean pooling: with local attention [CLS] does not see all of a text in every layer
-    own = {"classifier_pooling": "mean", "tie_word_embeddings": False}
+    own = {"classifier_pooling": "mean"}
     return _shape(size) | {"intermediate_size": inner, "max_position_embeddings": context} | own
 
 
