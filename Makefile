@@ -4,7 +4,7 @@ VENV   ?= .venv
 PY     := $(VENV)/bin/python
 Q      := runs/quickstart
 
-.PHONY: quickstart test test-all lint bench bench-corpus bench-pretraining clean install install-dev
+.PHONY: quickstart test test-all lint bench bench-corpus bench-encoder bench-pretraining clean install install-dev
 .DELETE_ON_ERROR:
 
 install: $(VENV)/.installed
@@ -108,6 +108,10 @@ bench-corpus: install-dev runs/enwik8/corpus/results.json $(Q)/tokenizer-gpt/res
 	for name in corpus minhash pii extraction vocabulary memory; do \
 	  $(PY) recipes/bench/$$name.py && $(PY) recipes/report.py --keep runs/bench-$$name || exit 1; \
 	done
+
+# What 150 seconds of pretraining are worth to an encoder, twenty ways: three hours; started again it goes on.
+bench-encoder: install-dev runs/enwik8/corpus/results.json
+	$(PY) recipes/bench/encoder.py && $(PY) recipes/report.py --keep runs/bench-encoder
 
 # Time to loss beside run_clm, run_mlm and nanoGPT: nine hours on two quiet cores; started again it goes on. With
 # `make bench-pretraining NANOGPT=path/to/nanoGPT` that one too.

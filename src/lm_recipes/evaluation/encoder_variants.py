@@ -177,7 +177,7 @@ class Workshop:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        from lm_recipes.artifacts import atomic_directory, write_results
+        from lm_recipes.artifacts import atomic_directory, write_json
         from lm_recipes.sources import load_texts
         from lm_recipes.sources.labelled import load_labelled
 
@@ -194,9 +194,8 @@ class Workshop:
             pq.write_table(pa.table({"text": texts}), directory / "train.parquet")
             for split in ("validation", "test"):
                 shutil.copy(self.text / f"{split}.parquet", directory)
-            write_results(
-                directory, config={}, inputs={"corpus": str(self.text)}, metrics={"texts": len(texts)}, seconds={}
-            )
+            record = read_json(self.text / "results.json", "record of a corpus")
+            write_json(directory / "results.json", record | {"metrics": {"texts": len(texts)}})
         return output
 
 

@@ -10,8 +10,9 @@ from lm_recipes.reporting import plots
 
 
 def markdown_table(metrics: dict) -> str:
-    """A row per variant, best first: speed, loss on validation, accuracy in percent (mean over seeds) per task and
-    number of labels; those chosen by are validation's, the others the test split's.
+    """A row per variant, best first: speed, validation loss of its own objective (comparable among those with masks and
+    one vocabulary), validation accuracy in percent at the labels all were compared at, then what is known of the test
+    split. Accuracies are means over seeds.
 
     Args:
         metrics: of `recipes/bench/encoder.py`.
