@@ -6,10 +6,12 @@ budgets, and the quickest that ends at a peer's loss counts. Parameters are with
 text was tokenised beforehand. Finished runs are kept: a killed bench goes on.
 """
 
+import math
 import signal
 import sys
 import time
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -69,7 +71,7 @@ def main() -> None:
     from lm_recipes.artifacts import write_results, write_text
     from lm_recipes.evaluation.contest import RECIPES, Contest
     from lm_recipes.evaluation.pretraining_peers import SHIPPED, SPEEDS, STAGES, check_nanogpt
-    from lm_recipes.evaluation.runs import Runs
+    from lm_recipes.evaluation.runs import Runs, climb
     from lm_recipes.models import SIZES
     from lm_recipes.reporting import pretraining as reporting
 
@@ -91,8 +93,7 @@ def main() -> None:
         runs.listed = part in (args.only or PARTS)
         runs.dry = args.plan or not runs.listed
 
-    # 1. Peers: the settings of each row, found on the first seed.
-    searches = [
+    searches = [  # 1. Peers: the settings of each row, found on the first seed.
         (f"{script} as shipped", "shipped", script, 0),
         (f"{script}, learning rate swept", "swept", script, 1),
         (f"{script}, fully tuned", "tuned", script, None),
@@ -106,21 +107,23 @@ def main() -> None:
         if complete or args.plan:
             chosen[name] = (part, who, settings)
 
-    # 2. Seed by seed: every row, then the ladder of ours. 3. Ours with one thing changed, in turn.
+    # 2. Seed by seed: every row, then ours, as far up the ladder as it takes to be below all of them.
     peers, ladders = {name: [] for name in chosen}, []
     for seed in args.seeds:
         for name, (part, who, settings) in chosen.items():
             turn_to(part)
             peers[name].append(contest.trained(who, settings, seed, args.budget))
         turn_to("ours")
-        ladders.append([contest.trained("ours", {}, seed, seconds) for seconds in args.ladder])
-    turn_to("ablations")
+        lowest = min((found[-1]["loss"] for found in peers.values() if found[-1]), default=-math.inf)
+        ladders.append(climb(args.ladder, partial(contest.trained, "ours", {}, seed), lowest))
+    budgets = args.ladder[: max(map(len, ladders))]  # all of them for all seeds
+    ladders = [climb(budgets, partial(contest.trained, "ours", {}, seed)) for seed in args.seeds]
+    turn_to("ablations")  # 3. Ours with one thing changed, in turn.
     changed = {name: [] for name in CHANGES}
     for seed, (name, change) in product(args.seeds, CHANGES.items()):
         changed[name].append(contest.trained("ours", change, seed, args.ablation_budget))
 
-    # 4. Speed alone, at equal width and depth, with larger vocabularies.
-    turn_to("throughput")
+    turn_to("throughput")  # 4. Speed alone, at equal width and depth, with larger vocabularies.
     speeds, size = {}, SIZES[args.size]
     for entries in [] if gpt else VOCABULARIES:
         other = contest.with_vocabulary(entries, {script: (size.width, size.layers, max(size.width // 64, 1))})
@@ -131,16 +134,15 @@ def main() -> None:
                 turns[name].append(other.sample(script, SHIPPED[script] | change, turn))
 
     if args.plan:
-        print(runs.plan())
-        return
+        return print(runs.plan())
     rows = {name: (chosen[name][2], found) for name, found in peers.items()}
-    metrics = reporting.metrics_of(rows, ladders, args.ladder, changed, speeds, unit)
+    metrics = reporting.metrics_of(rows, ladders, budgets, changed, speeds, unit)
     write_results(
         output, config=asdict(args) | {"ours": contest.ours}, inputs={"data": args.data, "tokenizer": str(tokenizer)},
         metrics=metrics, seconds={"since the last start": time.perf_counter() - begun},
     )  # fmt: skip
-    picture = reporting.draw(metrics, peers, contest.units_per_nat(), unit, f"{args.track.upper()}, {args.size}")
-    write_text(output / "curves.svg", picture)
+    title = f"{args.track.upper()}, {args.size}"
+    write_text(output / "curves.svg", reporting.draw(metrics, peers, contest.units_per_nat(), unit, title))
     done("times to equal losses", output, f"python recipes/report.py --keep {output}")
 
 

@@ -18,7 +18,7 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from lm_recipes.evaluation import held_out, pretraining_peers
-from lm_recipes.evaluation.runs import Runs, against, compare, launch, steps_within, time_to_loss, tune
+from lm_recipes.evaluation.runs import Runs, against, climb, compare, launch, steps_within, time_to_loss, tune
 from lm_recipes.launch import UserError
 from lm_recipes.models import decoder_config, encoder_config
 from lm_recipes.objectives import CausalLanguageModeling
@@ -52,6 +52,16 @@ def test_a_lower_loss_never_takes_less_time(ladder, loss, less):
     runs = [run(*one) for one in ladder]
     sooner, later = time_to_loss(runs, loss), time_to_loss(runs, loss - less)
     assert later is None or sooner["wall_seconds"] <= later["wall_seconds"]
+
+
+def test_a_ladder_is_climbed_until_the_loss_is_low_enough():
+    losses = {10: 3.0, 20: 2.4, 30: 2.6, 40: None}
+
+    def train(seconds: float) -> dict | None:
+        return losses[seconds] and run(seconds, losses[seconds])
+
+    assert climb(losses, train, 2.5) == [run(10, 3.0), run(20, 2.4)]
+    assert climb(losses, train, 2.0) == climb(losses, train) == [run(10, 3.0), run(20, 2.4), run(30, 2.6), None]
 
 
 def test_the_ratio_of_times_is_sample_efficiency_times_speed():

@@ -134,6 +134,22 @@ def tune(start: dict, stages: Iterable[Sequence[dict]], loss_of: Callable[[dict]
     return best
 
 
+def climb(
+    budgets: Iterable[float], train: Callable[[float], dict | None], enough: float = -math.inf
+) -> list[dict | None]:
+    """A training for each budget, in their order, up to the first whose loss is `enough` or less.
+
+    Args:
+        train: of a budget; None: not made yet, in a plan.
+    """
+    made = []
+    for seconds in budgets:
+        made.append(train(seconds))
+        if made[-1] and made[-1]["loss"] <= enough:
+            break
+    return made
+
+
 def time_to_loss(ladder: Iterable[dict], loss: float) -> dict | None:
     """Of runs at several budgets the quickest (least `wall_seconds`) that ended at `loss` or below; None: none did.
 

@@ -57,7 +57,8 @@ def encoder_decoder_config(size: str, tokenizer, context: int):
 
     Half of the layers read, half write, so that in all it is as large as an encoder or decoder of the same size.
     """
-    ids = {"eos_token_id": tokenizer.eos_token_id, "decoder_start_token_id": tokenizer.pad_token_id}
+    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id")}
+    ids |= {"decoder_start_token_id": tokenizer.pad_token_id}
     return _config("t5", Size.named(size), tokenizer, context, ids)
 
 

@@ -5,7 +5,6 @@ import time
 
 import torch
 from transformers import Trainer, TrainerCallback
-from transformers.trainer_utils import has_length
 
 from lm_recipes.launch import UserError
 from lm_recipes.models import flops_per_token
@@ -146,7 +145,7 @@ class _Progress(TrainerCallback):
 
     def on_epoch_begin(self, args, state, control, train_dataloader, **kwargs) -> None:
         accumulation = args.gradient_accumulation_steps
-        batches = len(train_dataloader) if has_length(train_dataloader) else state.max_steps * accumulation
+        batches = len(train_dataloader)
         updates = math.ceil(batches / accumulation)  # the last one of an epoch may have fewer batches
 
         def batches_before(step: int) -> int:
