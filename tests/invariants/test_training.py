@@ -59,10 +59,10 @@ def test_eight_small_batches_accumulated_equal_one_large(objective, data, tmp_pa
     launch(command(objective, data, large, *steps, "--per_device_train_batch_size", 8))
     accumulated = ("--per_device_train_batch_size", 1, "--gradient_accumulation_steps", 8)
     launch(command(objective, data, small, *steps, *accumulated))
-    assert losses(small) == pytest.approx(losses(large), rel=1e-5)
+    assert losses(small) == pytest.approx(losses(large), rel=3e-5)
     assert losses(large)[7] < losses(large)[0] - 0.1  # the steps do move the weights
     one, eight = weights(large), weights(small)
-    assert max((one[name] - eight[name]).abs().max().item() for name in one) < 1e-5
+    assert max((one[name] - eight[name]).abs().max().item() for name in one) < 3e-5
 
 
 TWO_PROCESSES = """

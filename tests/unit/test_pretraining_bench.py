@@ -22,6 +22,7 @@ from lm_recipes.evaluation.runs import Runs, against, climb, compare, launch, st
 from lm_recipes.launch import UserError
 from lm_recipes.models import decoder_config, encoder_config
 from lm_recipes.objectives import CausalLanguageModeling
+from lm_recipes.reporting import pretraining as reporting
 
 
 def run(seconds: float, loss: float, tokens: int = 1000) -> dict:
@@ -265,3 +266,18 @@ def test_the_plan_trains_nothing_and_a_wrong_part_is_one_line(tmp_path):
     wrong = subprocess.run([sys.executable, script, *flags, "--only", "everything"], capture_output=True, text=True)
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("error: --track gpt --only")
+
+
+def test_the_table_says_for_each_peer_how_much_sooner_and_why():
+    ours = [run(10, 3.0, 100), run(20, 2.4, 400)]
+    ours = [one | {"start_up_seconds": 5.0, "tokens_per_second": 27.0, "parameters": 1, "code": "x"} for one in ours]
+    peer = run(100, 2.5, 4_000) | {"start_up_seconds": 5.0, "tokens_per_second": 42.0, "parameters": 1}
+    rows = {"run_clm as shipped": ({"learning_rate": 5e-5}, [peer])}
+    metrics = reporting.metrics_of(rows, [ours], [10, 20], {"ours": [None]}, {}, "bits_per_byte")
+    lines = reporting.markdown_table(metrics).splitlines()
+    assert lines[0] == "|  | bits per byte | seconds | our seconds | times sooner | times fewer tokens | times faster |"
+    assert lines[2].startswith(
+        "| run_clm as shipped (learning_rate 5e-05) | 2.500 (2.500 to 2.500) | 100 (100 to 100) |"
+    )
+    assert lines[2].endswith("| 20.0 (20.0 to 20.0) | 5.0 (5.0 to 5.0) | 10.0 (10.0 to 10.0) | 0.5 (0.5 to 0.5) |")
+    assert lines[4].startswith("| ours, 20 seconds | 2.400 (2.400 to 2.400) | 20.0 |")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lm_recipes.artifacts import read_json, write_json, write_text
-from lm_recipes.reporting import encoder_variants
+from lm_recipes.reporting import encoder_variants, pretraining
 from lm_recipes.reporting.cards import results_table
 from lm_recipes.reporting.quickstart import read_run, summary_rows
 from lm_recipes.reporting.tracks import markdown_table
@@ -45,6 +45,8 @@ def results_page(results_dir: str | Path) -> str:
             table = summary_table(record)
         elif "language_modelling" in record["metrics"]:
             table = markdown_table(record["metrics"])
+        elif "bench/pretraining.py" in record["command"]:
+            table = pretraining.markdown_table(record["metrics"])
         elif "variants" in record["metrics"]:
             table = encoder_variants.markdown_table(record["metrics"])
         else:

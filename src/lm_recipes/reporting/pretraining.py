@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 
 from lm_recipes.evaluation.runs import compare, spread
 from lm_recipes.reporting import plots
+from lm_recipes.reporting.cards import results_table
 
 TICKS = (1, 2, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1200)  # seconds
 COLORS = ("#c2410c", "#d97706", "#6d28d9", "#1d4ed8", "#7b8794")
@@ -100,6 +101,39 @@ def speed_record(turns: dict[str, Sequence[dict]]) -> dict:
         record[name] = speeds | spread("first_is_times_faster", ratios)
     others = [record[name]["first_is_times_faster"] for name in list(turns)[1:]]
     return record | {"times_faster_than_the_fastest_other": min(others)}
+
+
+def markdown_table(metrics: dict) -> str:
+    """A row per peer: where it ended and when, when ours were there, and why; then ours at each budget; then the rest.
+
+    Medians over seeds, ranges in brackets.
+
+    Args:
+        metrics: of `metrics_of`.
+    """
+    peers = {name: row for name, row in metrics.items() if "settings_chosen" in row}
+    unit = "bits_per_byte" if "bits_per_byte" in next(iter(peers.values()), {}) else "nats_per_masked_token"
+    ratios = ("times_sooner", "times_fewer_tokens", "times_faster")
+    head = ["", *(name.replace("_", " ") for name in (unit, "seconds", "our_seconds", *ratios))]
+    rows = [head, ["---", *["---:"] * (len(head) - 1)]]
+    for name, row in peers.items():
+        ours = row.get("ours", {})
+        cells = [_ranged(row, unit, 3), _ranged(row, "seconds", 0), _ranged(ours, "our_seconds", 1)]
+        cells += [_ranged(ours, ratio, 1) for ratio in ratios]
+        rows.append([f"{name} ({row['settings_chosen']})", *cells])
+    for budget, row in metrics.get("ours", {}).items():
+        if budget.endswith("seconds"):
+            rows.append([f"ours, {budget}", _ranged(row, unit, 3), f"{row['wall_seconds']:.1f}", *[""] * 4])
+    lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    rest = {name: row for name, row in metrics.items() if name not in {*peers, "ours"}}
+    return lines + (f"\n\n{results_table(rest)}" if rest else "")
+
+
+def _ranged(row: dict, name: str, digits: int) -> str:
+    if name not in row:
+        return ""
+    middle, least, most = (f"{row[key]:,.{digits}f}" for key in (name, f"{name}_least", f"{name}_most"))
+    return f"{middle} ({least} to {most})"
 
 
 def draw(metrics: dict, peers: dict[str, list], units_per_nat: float, unit: str, title: str) -> str:
