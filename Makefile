@@ -27,7 +27,7 @@ test: install-dev
 	$(PYTEST)
 
 test-all: install-dev
-	$(PYTEST) -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow" --hypothesis-profile=default
 
 lint: install-dev
 	$(VENV)/bin/ruff check .
