@@ -112,7 +112,7 @@ def _contents(record: dict) -> str:
     return (
         "## Contents\n\nOne row per document: `id`, `text`. Splits are drawn by a hash of the document's text, "
         "so copies never straddle.\n\n"
-        + _table(["split", "documents", "bytes of text", "SHA-256 of the file"], rows)
+        + markdown_rows(["split", "documents", "bytes of text", "SHA-256 of the file"], rows)
         + f"\n\n```python\nfrom datasets import load_dataset\n\ncorpus = load_dataset({how})\n```"
     )
 
@@ -131,7 +131,7 @@ def _removals(record: dict) -> str:
         ]
         for entry in ledger_of(record)
     ]
-    return _table(["step", "documents", "bytes", _plain(token_name(record)), "why, documents"], rows)
+    return markdown_rows(["step", "documents", "bytes", _plain(token_name(record)), "why, documents"], rows)
 
 
 def _counts(record: dict, step: str, key: str, when_not: str, what: str) -> str:
@@ -143,7 +143,7 @@ def _counts(record: dict, step: str, key: str, when_not: str, what: str) -> str:
         return f"{when_not}: the step `{step}` did not run."
     sought = ", ".join(map(_plain, record["config"].get(key, [])))
     rows = [[_plain(name), f"{count:,}"] for name, count in counts.items()]
-    found = "\n\n" + _table(["", what], rows) if rows else " Nothing found."
+    found = "\n\n" + markdown_rows(["", what], rows) if rows else " Nothing found."
     return f"Looked for{': ' if sought else ''}{sought}.{found}"
 
 
@@ -182,13 +182,14 @@ def tokenizer_card(directory: str | Path, *, title: str, data: str, metrics: dic
     parts = [
         f"# {title}",
         f"Trained by `recipes/corpus/train_tokenizer.py` of lm-recipes on `{data}`; measured on its validation split.",
-        _table(["measure", "value"], rows),
+        markdown_rows(["measure", "value"], rows),
         f"`{'|'.join(metrics['example'])}`",
     ]
     Path(directory, "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
+def markdown_rows(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table; all columns but the first are numbers."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     lines = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in lines]
     return "\n".join(f"| {' | '.join(row)} |" for row in lines)
@@ -257,7 +258,7 @@ def results_table(metrics: dict) -> str:
         low, high = numbers.get(f"{name}_low"), numbers.get(f"{name}_high")
         interval = f" (95 %: {_show(low)} to {_show(high)})" if low is not None and high is not None else ""
         rows.append([name.replace("_", " "), _show(value) + interval])
-    return _table(["", "value"], rows)
+    return markdown_rows(["", "value"], rows)
 
 
 def _numbers(metrics: dict, path: str = "") -> Iterable[tuple[str, float]]:

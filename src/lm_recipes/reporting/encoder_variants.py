@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 from lm_recipes.evaluation.encoder_variants import NONE, QUICKSTART, average
 from lm_recipes.evaluation.tracks import TASKS
 from lm_recipes.reporting import plots
+from lm_recipes.reporting.cards import markdown_rows
 
 
 def markdown_table(metrics: dict) -> str:
@@ -30,8 +31,7 @@ def markdown_table(metrics: dict) -> str:
         row += [f"{100 * mean(scores[task][screen][name]['validation']):.1f}" for task in scores]
         cells = [scores[task][number].get(name) for task, number in columns]
         rows.append([*row, *(f"{100 * mean(cell['test']):.1f}" if cell else "" for cell in cells)])
-    lines = [f"| {' | '.join(row)} |" for row in [head, *rows]]
-    return "\n".join([lines[0], "| --- |" + " ---: |" * (len(head) - 1), *lines[1:]]) + "\n"
+    return markdown_rows(head, rows) + "\n"
 
 
 def accuracy_plot(metrics: dict) -> str:

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 
 from lm_recipes.evaluation.runs import compare, spread
 from lm_recipes.reporting import plots
-from lm_recipes.reporting.cards import results_table
+from lm_recipes.reporting.cards import markdown_rows, results_table
 
 TICKS = (1, 2, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1200)  # seconds
 COLORS = ("#c2410c", "#d97706", "#6d28d9", "#1d4ed8", "#7b8794")
@@ -115,7 +115,7 @@ def markdown_table(metrics: dict) -> str:
     unit = "bits_per_byte" if "bits_per_byte" in next(iter(peers.values()), {}) else "nats_per_masked_token"
     ratios = ("times_sooner", "times_fewer_tokens", "times_faster")
     head = ["", *(name.replace("_", " ") for name in (unit, "seconds", "our_seconds", *ratios))]
-    rows = [head, ["---", *["---:"] * (len(head) - 1)]]
+    rows = []
     for name, row in peers.items():
         ours = row.get("ours", {})
         cells = [_ranged(row, unit, 3), _ranged(row, "seconds", 0), _ranged(ours, "our_seconds", 1)]
@@ -124,9 +124,8 @@ def markdown_table(metrics: dict) -> str:
     for budget, row in metrics.get("ours", {}).items():
         if budget.endswith("seconds"):
             rows.append([f"ours, {budget}", _ranged(row, unit, 3), f"{row['wall_seconds']:.1f}", *[""] * 4])
-    lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     rest = {name: row for name, row in metrics.items() if name not in {*peers, "ours"}}
-    return lines + (f"\n\n{results_table(rest)}" if rest else "")
+    return markdown_rows(head, rows) + (f"\n\n{results_table(rest)}" if rest else "")
 
 
 def _ranged(row: dict, name: str, digits: int) -> str:
