@@ -110,15 +110,19 @@ class Workshop:
         key |= {"seconds": self.seconds}
         return self.runs(name, key, self.seconds + 25, lambda directory: train(directory, steps))
 
-    def classified(self, name: str, task: str, number: str) -> dict | None:
-        """Validation and test accuracy of each seed, fine-tuned on so many labelled rows ("all": every one)."""
-        model = self.pretrained(QUICKSTART if name == NONE else name)
+    def classified(self, name: str, task: str, number: str, from_scratch: bool = False) -> dict | None:
+        """Validation and test accuracy of each seed, fine-tuned on so many labelled rows ("all": every one).
+
+        Args:
+            from_scratch: the same architecture and tokenizer with random weights: what is pretraining worth?
+        """
+        model = self.pretrained(name)
         rows = TASKS[task].rows if number == "all" else int(number)
         epochs = min(max(round(ROWS_SEEN / rows), 1), MOST_EPOCHS)
         flags = {
             "source": TASKS[task].source, "max_length": TASKS[task].max_length, "num_train_epochs": epochs,
-            "train_rows": None if number == "all" else number, "from_scratch": name == NONE,
-            "bidirectional": name != NONE and VARIANTS[name].decoder, "num_seeds": self.seeds,
+            "train_rows": None if number == "all" else number, "from_scratch": from_scratch,
+            "bidirectional": VARIANTS[name].decoder, "num_seeds": self.seeds,
             "per_device_train_batch_size": 32, "per_device_eval_batch_size": 128, "attn_implementation": "eager",
             "lr_scheduler_type": "linear", "warmup_steps": 0.1, "weight_decay": 0.01, "baselines": False,
             "train_sampling_strategy": "group_by_length", "eval_strategy": "no", "save_strategy": "no",
@@ -136,7 +140,7 @@ class Workshop:
         key = flags | {"model": model["directory"] if model else name}
         learned = rows * epochs * TASKS[task].tokens / 12_000
         estimate = 12 + (len(LEARNING_RATES) + self.seeds - 1) * (learned + 3.0)
-        return self.runs(f"{task} {number} {name}", key, estimate, train)
+        return self.runs(f"{task} {number} {NONE + ' of ' if from_scratch else ''}{name}", key, estimate, train)
 
     # ---- What they are made of
 
