@@ -1,7 +1,7 @@
-"""Fine-tune an encoder or a decoder to classify text: sentiment, topic, spam, entailment, one class a row.
+"""Fine-tune an encoder or a decoder to classify text: one class a row, several, or a number; texts or pairs of them.
 
 Makes a plain transformers directory (or a LoRA adapter) that `pipeline("text-classification")` loads, with its test
-accuracy, an interval, and what simpler methods reach on the same split.
+score and an interval, what simpler methods reach on the same split, `calibration.json` and a page of its mistakes.
 """
 
 import time
@@ -17,14 +17,22 @@ class ClassifyRecipe:
     source: str = field(default="demo:movie-reviews", metadata={"help": "Demo set, file, folder or Hub id."})
     text_column: str = field(default="text", metadata={"help": "Column with the text."})
     pair_column: str | None = field(default=None, metadata={"help": "Column with a second text, if any."})
-    label_column: str = field(default="label", metadata={"help": "Column with the class, of any type."})
+    label_column: str = field(default="label", metadata={"help": "Column with the class(es), of any type, or number."})
+    problem_type: str = field(
+        default="single_label_classification",
+        metadata={"help": "Or multi_label_classification (lists, or a|b), or regression (numbers)."},
+    )
+    label_names: list[str] | None = field(default=None, metadata={"help": "Names for 0, 1, ...; or all there are."})
     train_split: str | None = field(default=None, metadata={"help": "The source's own training split."})
     validation_split: str | None = field(default=None, metadata={"help": "Its validation split; else by hash."})
     test_split: str | None = field(default=None, metadata={"help": "Its test split; else by hash of the text."})
     validation_share: float = field(default=0.1, metadata={"help": "Share of rows, where there is no split."})
     test_share: float = field(default=0.1, metadata={"help": "Share of rows, where there is no split."})
+    stratify: bool = field(default=False, metadata={"help": "Split each class alike: for rare classes."})
+    cross_domain: list[str] = field(default_factory=list, metadata={"help": "More sources to be measured on."})
     train_rows: int | None = field(default=None, metadata={"help": "Learn from so many rows, others for each seed."})
     max_length: int = field(default=128, metadata={"help": "Tokens per row; longer rows are cut and counted."})
+    class_weights: str | None = field(default=None, metadata={"help": "balanced: every class weighs the same."})
     bidirectional: bool = field(default=False, metadata={"help": "Decoder: every token sees the whole text."})
     from_scratch: bool = field(default=False, metadata={"help": "Random weights: what is pretraining worth?"})
     freeze_encoder: bool = field(default=False, metadata={"help": "Train the classification head only."})
@@ -35,30 +43,28 @@ class ClassifyRecipe:
 
 
 def main() -> None:
-    from trl import ModelConfig
-
+    from lm_recipes.training.adapters import AdapterArguments
     from lm_recipes.training.finetuning import FineTuningArguments
 
-    args, model_args, training_args = parse(ClassifyRecipe, ModelConfig, FineTuningArguments, description=__doc__)
+    args, model_args, training_args = parse(ClassifyRecipe, AdapterArguments, FineTuningArguments, description=__doc__)
 
     import numpy as np
-    from transformers import DataCollatorWithPadding, Trainer
-    from trl import get_quantization_config
+    from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, Trainer
 
     from lm_recipes.artifacts import fingerprint
+    from lm_recipes.evaluation import classification as scores
     from lm_recipes.evaluation.baselines import classification_baselines
-    from lm_recipes.evaluation.classification import predict, report, trainer_metrics
-    from lm_recipes.models.heads import sequence_classifier
-    from lm_recipes.models.loading import load_tokenizer
+    from lm_recipes.evaluation.calibration import Calibration
+    from lm_recipes.models.heads import classifier_tokenizer, parameter_counts, with_head
+    from lm_recipes.reporting.classification import write_report
     from lm_recipes.sources import describe, resolve_model
     from lm_recipes.sources.labelled import few_labels, load_labelled
     from lm_recipes.tokenization.rows import tokenize_rows
     from lm_recipes.training import adapters, finetuning, preflight
-    from lm_recipes.training.callbacks import guards
     from lm_recipes.training.finish import changed_settings, finish
     from lm_recipes.training.hub import refuse_push_without_login
 
-    start = time.perf_counter()
+    start, kind, output_dir = time.perf_counter(), args.problem_type, training_args.output_dir
     refuse_push_without_login(training_args)
     preflight.check_arguments(training_args)
     if not model_args.model_name_or_path:
@@ -66,84 +72,76 @@ def main() -> None:
     if args.bidirectional and model_args.use_peft:
         raise UserError("--bidirectional is kept in the model's config, which an adapter has none of; drop --use_peft")
     encoder = resolve_model(model_args.model_name_or_path)
-    tokenizer = load_tokenizer(encoder, args.max_length, model_args.model_revision)
+    tokenizer = classifier_tokenizer(encoder, args.max_length, model_args.model_revision)
+    adapters.add_tokens(tokenizer, model_args)
     rows, names = load_labelled(
-        args.source,
-        text_column=args.text_column,
-        pair_column=args.pair_column,
-        label_column=args.label_column,
+        args.source, text_column=args.text_column, pair_column=args.pair_column, label_column=args.label_column,
         own_splits={"train": args.train_split, "validation": args.validation_split, "test": args.test_split},
-        validation=args.validation_share,
-        test=args.test_share,
-    )
-    if tokenizer.pad_token is None:
-        raise UserError(f"{encoder}: the tokenizer has no pad token, so rows cannot share a batch; give it one")
-    if not tokenizer.num_special_tokens_to_add():  # a GPT's: texts begin and end as documents do in its pretraining
-        tokenizer.add_bos_token = tokenizer.add_eos_token = True
+        validation=args.validation_share, test=args.test_share, problem_type=kind, label_names=args.label_names,
+        stratify=args.stratify, cross_domain=args.cross_domain,
+    )  # fmt: skip
+    weights = finetuning.class_weights(args.class_weights, rows["train"]["labels"], kind)
     data, rows_cut = tokenize_rows(rows, tokenizer, args.max_length)
     settings = asdict(args) | changed_settings(model_args)
     identity = preflight.identity_of(training_args, **settings, rows=rows.num_rows, weights=fingerprint(encoder))
     checkpoint = preflight.prepare_output_dir(training_args, identity)
+    truth = {split: np.array(data[split]["labels"]) for split in data if split != "train"}
+    seconds, rates = [], args.learning_rates or [training_args.learning_rate]
 
-    def train(seed: int, rate: float) -> tuple[Trainer, dict[str, np.ndarray]]:
-        model = sequence_classifier(
-            encoder, names, seed=seed, from_scratch=args.from_scratch, freeze_encoder=args.freeze_encoder,
-            bidirectional=args.bidirectional, pad_token_id=tokenizer.pad_token_id,
-            revision=model_args.model_revision, dtype=model_args.dtype,
-            attn_implementation=model_args.attn_implementation, quantization_config=get_quantization_config(model_args),
+    def train(seed: int, rate: float) -> tuple[float, Trainer, dict[str, np.ndarray]]:
+        model = with_head(
+            AutoModelForSequenceClassification, encoder, names, seed=seed, problem_type=kind,
+            from_scratch=args.from_scratch, freeze_encoder=args.freeze_encoder, bidirectional=args.bidirectional,
+            pad_token_id=tokenizer.pad_token_id, **finetuning.loading_options(model_args),
         )  # fmt: skip
         own_args = finetuning.for_seed(training_args, seed, args.num_seeds + len(rates) - 1)
         own_args.learning_rate = rate
         trainer = Trainer(
-            model=adapters.with_adapter(model, model_args, "SEQ_CLS"),
+            model=adapters.with_adapter(model, model_args, "SEQ_CLS", tokenizer),
             args=own_args,
             train_dataset=data["train"].select(few_labels(rows["train"], args.train_rows, seed)),
             eval_dataset=data["validation"],
             data_collator=DataCollatorWithPadding(tokenizer),
             processing_class=tokenizer,
-            compute_metrics=trainer_metrics,
-            callbacks=guards(),
+            compute_loss_func=finetuning.ClassificationLoss(kind, weights, own_args.label_smoothing_factor),
+            compute_metrics=scores.trainer_metrics(kind),
+            callbacks=finetuning.watchers(own_args),
         )
-        seconds.append(trainer.train(resume_from_checkpoint=checkpoint).metrics["train_runtime"])
-        return trainer, {split: predict(trainer, data[split]) for split in ("validation", "test")}
+        seconds.append(finetuning.fit(trainer, output_dir, checkpoint))
+        logits = {split: scores.logits_of(trainer, data[split]) for split in truth}
+        return scores.main_score(logits["validation"], truth["validation"], kind), trainer, logits
 
     # 1. The learning rate, on validation and with the first seed; 2. that rate with the other seeds.
-    seconds, rates, first = [], args.learning_rates or [training_args.learning_rate], training_args.seed
-    truth = {split: np.array(data[split]["labels"]) for split in ("validation", "test")}
-    tried = {rate: train(first, rate) for rate in rates}
-    scores = {f"{rate:g}": float(np.mean(tried[rate][1]["validation"] == truth["validation"])) for rate in rates}
-    rate = max(rates, key=lambda rate: scores[f"{rate:g}"])
-    runs = {first: tried[rate]} | {seed: train(seed, rate) for seed in range(first + 1, first + args.num_seeds)}
-    metrics = report({seed: guesses for seed, (_, guesses) in runs.items()}, truth, names)
-    trainer, test = runs[metrics["saved_seed"]][0], metrics["test"]
-    metrics |= {"learning_rate": rate, "validation_accuracy_by_learning_rate": scores}
+    seeds = [training_args.seed + number for number in range(args.num_seeds)]
+    rate, tried, runs = finetuning.best_rate(train, rates, seeds)
+    metrics = scores.report(scores.decisions(runs, kind), truth, names, kind)
+    metrics["cross_domain"] = {source: metrics.pop(source) for source in args.cross_domain}
+    _, trainer, logits = runs[metrics["saved_seed"]]
+    metrics |= {"learning_rate": rate, f"validation_{scores.MAIN[kind]}_by_learning_rate": tried}
     metrics |= {"train_rows": len(trainer.train_dataset), "rows_cut_at_max_length": rows_cut}
-    for name, only in (("parameters", False), ("trainable_parameters", True)):
-        metrics[name] = trainer.model.num_parameters(only_trainable=only)
+    metrics |= parameter_counts(trainer.model)
     if args.baselines:
-        rows["train"] = rows["train"].select(few_labels(rows["train"], args.train_rows, first))
-        metrics["baselines"] = classification_baselines(rows)
-    found = (
-        f"{test['accuracy']:.1%} of test rows right (95 %: {test['accuracy_low']:.1%} to {test['accuracy_high']:.1%})"
-    )
+        rows["train"] = rows["train"].select(few_labels(rows["train"], args.train_rows, training_args.seed))
+        metrics["baselines"] = classification_baselines(rows, kind)
+
+    # 3. How sure to be, and from which probability on to act: on validation, measured on test.
+    calibration = Calibration.fit(logits["validation"], truth["validation"], names, kind)
+    metrics["calibration"] = calibration.effect(logits["test"], truth["test"])
+    title, found = f"Classifier: {', '.join(names[:5])}", scores.in_words(metrics["test"], kind)
+    calibration.save(output_dir)
+    write_report(output_dir, title, metrics, rows["test"], logits["test"], truth["test"], calibration)
     finish(
-        trainer,
-        title=f"Classifier: {', '.join(names[:5])}",
+        trainer, title=title, pipeline_tag="text-classification", config=settings, metrics=metrics,
         summary=f"{model_args.model_name_or_path} fine-tuned on {args.source}: {found}, mean of {len(runs)} seed(s).",
-        pipeline_tag="text-classification",
-        config=settings,
         inputs={"model": model_args.model_name_or_path, "data": args.source},
-        metrics=metrics,
         seconds={"total": time.perf_counter() - start, "train": sum(seconds)},
-        base_model=model_args.model_name_or_path,
-        datasets=[describe(args.source)],
-    )
-    ready = training_args.output_dir
+        base_model=model_args.model_name_or_path, datasets=[describe(args.source)],
+    )  # fmt: skip
+    ready = output_dir
     if model_args.use_peft and args.merge_adapter:
         ready = adapters.merge_beside(trainer)
-    done(
-        f"a classifier: {found}", ready, f'python recipes/bert/predict.py --model_name_or_path {ready} --text "A gem."'
-    )
+        calibration.save(ready)
+    done(found, ready, f'python recipes/bert/predict.py --model_name_or_path {ready} --text "A gem."')
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Class probabilities for texts, or the likeliest words behind [MASK], from an encoder.
+"""Class probabilities for texts, the tags and entities in them, or the likeliest words behind [MASK], from an encoder.
 
 python recipes/bert/predict.py --model_name_or_path runs/sentiment --text "Two hours, all lost."
 python recipes/bert/predict.py --model_name_or_path runs/bert --task fill-mask --text "The [MASK] of France."
+python recipes/bert/predict.py --model_name_or_path runs/tags --task token-classification --text "Ada met Babbage."
 """
 
 import logging
@@ -20,7 +21,7 @@ class PredictArguments:
     text: list[str] | None = field(default=None, metadata={"help": "One or more texts."})
     texts_file: str | None = field(default=None, metadata={"help": "A .txt (a text a line), .jsonl or .csv file."})
     text_column: str = field(default="text", metadata={"help": "Where .jsonl and .csv rows hold the text."})
-    task: str = field(default="text-classification", metadata={"help": "text-classification or fill-mask."})
+    task: str = field(default="text-classification", metadata={"help": "Or token-classification, fill-mask."})
     top_k: int = field(default=5, metadata={"help": "fill-mask: words shown for each [MASK]."})
     max_length: int | None = field(default=None, metadata={"help": "Cut longer texts to this many tokens."})
     batch_size: int = field(default=32, metadata={"help": "Texts read at a time, sorted by length."})
@@ -30,14 +31,21 @@ class PredictArguments:
 def main() -> None:
     (args,) = parse(PredictArguments, description=__doc__)
     from tqdm.auto import tqdm
-    from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, pipeline
+    from transformers import (
+        AutoModelForMaskedLM,
+        AutoModelForSequenceClassification,
+        AutoModelForTokenClassification,
+        pipeline,
+    )
 
     from lm_recipes.decoding.loading import load_for_inference
     from lm_recipes.decoding.records import read_texts, refuse_output, write_records
+    from lm_recipes.decoding.tagging import spaced, tag_texts
 
     auto_classes = {
         "text-classification": AutoModelForSequenceClassification,
         "fill-mask": AutoModelForMaskedLM,
+        "token-classification": AutoModelForTokenClassification,
     }
     if args.task not in auto_classes:
         raise UserError(f"--task {args.task}: must be one of {', '.join(auto_classes)}")
@@ -51,7 +59,8 @@ def main() -> None:
     model, tokenizer = load_for_inference(auto_classes[args.task], args.model_name_or_path)
     if args.task == "fill-mask":
         texts = [text.replace("[MASK]", tokenizer.mask_token) for text in texts]
-    lengths = [len(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]]
+    read = spaced(texts) if args.task == "token-classification" else texts
+    lengths = [len(ids) for ids in tokenizer(read, verbose=False)["input_ids"]]
     longest = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 10**9))
     if (args.max_length or 0) > longest:
         raise UserError(f"--max_length {args.max_length}: the model reads at most {longest} tokens")
@@ -69,14 +78,17 @@ def main() -> None:
         options = {"top_k": args.top_k, "tokenizer_kwargs": {"truncation": True, "max_length": limit}}
     else:
         options = {"top_k": None, "truncation": True, "max_length": limit}
-    order = sorted(range(len(texts)), key=lengths.__getitem__, reverse=True)
-    predictor = pipeline(args.task, model=model, tokenizer=tokenizer)
-    answers = predictor((texts[i] for i in order), batch_size=args.batch_size, **options)
-    answers = tqdm(answers, total=len(texts), desc="predict", disable=len(texts) <= args.batch_size)
-    by_row = dict(zip(order, answers, strict=True))
+    if args.task == "token-classification":
+        by_row, describe = tag_texts(texts, model, tokenizer, limit, args.batch_size), dict
+    else:
+        order = sorted(range(len(texts)), key=lengths.__getitem__, reverse=True)
+        predictor = pipeline(args.task, model=model, tokenizer=tokenizer)
+        answers = predictor((texts[i] for i in order), batch_size=args.batch_size, **options)
+        answers = tqdm(answers, total=len(texts), desc="predict", disable=len(texts) <= args.batch_size)
+        by_row = dict(zip(order, answers, strict=True))
+        describe = fillings if args.task == "fill-mask" else probabilities
 
     # answers
-    describe = fillings if args.task == "fill-mask" else probabilities
     records = [
         {"text": text, **describe(by_row[row]), "truncated": lengths[row] > limit} for row, text in enumerate(texts)
     ]
@@ -102,12 +114,14 @@ def fillings(masks: list) -> dict:
 
 
 def show(records: list[dict]) -> None:
-    """Print a line a text: its probabilities, likeliest first, and the text."""
+    """Print each text and its probabilities, likeliest first; a line for each entity, or else for each tagged word."""
     for record in records:
         print("\n" + record["text"] + ("  (cut)" if record["truncated"] else ""))
         for key, table in record.items():
             if isinstance(table, dict):
                 print(f"  {key}: " + "  ".join(f"{name} {score:.4f}" for name, score in table.items()))
+        for item in record.get("entities", record.get("words", [])):
+            print(f"  {item['tag']}: {item['text']}" + ("" if item["score"] is None else f"  {item['score']:.4f}"))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Fine-tune a decoder on dialogues (SFT): the loss is on the assistant's turns only.
 
 Makes a plain transformers directory (or a LoRA adapter) with its chat template, and says how much better it predicts
-what the assistant says in dialogues it has not seen.
+what the assistant says in dialogues it has not seen, and if it has forgotten how other text goes on.
 """
 
 import time
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 
 from lm_recipes.launch import UserError, done, parse, recipe
 
@@ -16,26 +17,37 @@ class SftRecipe:
 
     source: str = field(default="demo:doctor-patient", metadata={"help": "Demo set, file, folder or Hub id."})
     messages_column: str = field(default="messages", metadata={"help": "Column with lists of {role, content}."})
+    prompt_column: str | None = field(default=None, metadata={"help": "Instead, of a CSV file: the user's turn ..."})
+    answer_column: str | None = field(default=None, metadata={"help": "... and the assistant's answer to it."})
+    group_column: str | None = field(default=None, metadata={"help": "Rows alike in it share a split (one document)."})
     validation_share: float = field(default=0.1, metadata={"help": "Share of dialogues, by hash."})
     test_share: float = field(default=0.1, metadata={"help": "Share of dialogues, by hash."})
+    train_rows: int | None = field(default=None, metadata={"help": "Learn from so many, others for each seed."})
+    general: str | None = field(default=None, metadata={"help": "Texts on which forgetting is measured, if given."})
+    general_documents: int = field(default=64, metadata={"help": "How many held-out ones of them."})
     merge_adapter: bool = field(default=False, metadata={"help": "Write adapter + base to OUTPUT_DIR/merged."})
 
 
 def main() -> None:
-    from trl import ModelConfig, SFTConfig
+    from trl import SFTConfig
 
-    args, model_args, training_args = parse(SftRecipe, ModelConfig, SFTConfig, description=__doc__)
+    from lm_recipes.training.adapters import AdapterArguments
+
+    args, model_args, training_args = parse(SftRecipe, AdapterArguments, SFTConfig, description=__doc__)
 
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, set_seed
-    from trl import SFTTrainer, get_quantization_config
+    from trl import SFTTrainer
 
-    from lm_recipes.alignment import fit_dialogues, load_dialogues, prepare_tokenizer
+    from lm_recipes.alignment import encode, few_dialogues, fit_dialogues, load_dialogues, prepare_tokenizer
     from lm_recipes.artifacts import fingerprint
     from lm_recipes.evaluation.dialogues import held_out
+    from lm_recipes.evaluation.few_shot import kinds_of_answers, right_answers
+    from lm_recipes.evaluation.forgetting import change, text_bits_per_byte
     from lm_recipes.models.loading import load_tokenizer, loading
     from lm_recipes.sources import describe, resolve_model
-    from lm_recipes.training import adapters, preflight
+    from lm_recipes.sources.split_texts import split_texts
+    from lm_recipes.training import adapters, finetuning, preflight
     from lm_recipes.training.callbacks import guards
     from lm_recipes.training.finish import changed_settings, finish
     from lm_recipes.training.hub import refuse_push_without_login
@@ -47,72 +59,82 @@ def main() -> None:
         raise UserError("--model_name_or_path: which decoder? A directory, a Hub id or demo:smollm2")
     base = resolve_model(model_args.model_name_or_path)
     tokenizer = load_tokenizer(base, training_args.max_length, model_args.model_revision)
+    adapters.add_tokens(tokenizer, model_args)
     prepare_tokenizer(tokenizer, training_args.chat_template_path)
     training_args.chat_template_path = None  # the tokenizer has it now, and its end-of-turn token
     training_args.eos_token = tokenizer.eos_token
-    training_args.assistant_only_loss = True
     training_args.logging_nan_inf_filter = False  # it would hide a non-finite loss
 
-    dialogues = load_dialogues(
-        args.source, column=args.messages_column, validation=args.validation_share, test=args.test_share
-    )
+    # dialogues, cut between exchanges into windows that fit, as ids and labels: TRL packs them and truncates nothing
+    columns = {name: getattr(args, name) for name in ("prompt_column", "answer_column", "group_column")}
+    shares = {"validation": args.validation_share, "test": args.test_share}
+    dialogues = load_dialogues(args.source, column=args.messages_column, **columns, **shares)
+    dialogues["train"] = few_dialogues(dialogues["train"], args.train_rows, training_args.seed)
     windows, counts = fit_dialogues(dialogues, tokenizer, training_args.max_length)
+    rows = {name: [encode(tokenizer, window) for window in windows[name]] for name in ("train", "validation")}
     settings = asdict(args) | changed_settings(model_args)
     shaping = {"max_length": training_args.max_length, "packing": training_args.packing, "weights": fingerprint(base)}
     identity = preflight.identity_of(training_args, **settings, **shaping, **counts)
     checkpoint = preflight.prepare_output_dir(training_args, identity)
+    general = list(islice(split_texts(args.general, "test", **shares), args.general_documents)) if args.general else []
+
+    kinds = kinds_of_answers(windows["train"])  # yes and no, say: then it also counts which of them is right
+
+    def measured(model) -> dict:
+        found = {"said": held_out(model, tokenizer, windows["test"])}
+        if kinds:
+            found["accuracy"] = float(right_answers(model, tokenizer, windows["test"], kinds).mean())
+        if general:
+            found["general"] = text_bits_per_byte(model, tokenizer, general, training_args.max_length)
+        return found
 
     set_seed(training_args.seed)
     with loading(base):
-        model = AutoModelForCausalLM.from_pretrained(
-            base,
-            revision=model_args.model_revision,
-            dtype=model_args.dtype,
-            attn_implementation=model_args.attn_implementation,
-            quantization_config=get_quantization_config(model_args),
-        )
+        model = AutoModelForCausalLM.from_pretrained(base, **finetuning.loading_options(model_args))
+    if not getattr(model, "is_quantized", False):
+        model.to(training_args.device)
+    adapters.embed_tokens(model, tokenizer, model_args)
     preflight.check_vocabulary(tokenizer, model)
-    before = held_out(model.to(training_args.device), tokenizer, windows["test"])
+    before = measured(model)
 
     trainer = SFTTrainer(
-        model=model,
+        model=adapters.with_adapter(model, model_args, "CAUSAL_LM", tokenizer, packed=training_args.packing),
         args=training_args,
-        train_dataset=Dataset.from_list([{"messages": window} for window in windows["train"]]),
-        eval_dataset=Dataset.from_list([{"messages": window} for window in windows["validation"]]),
+        train_dataset=Dataset.from_list(rows["train"]),
+        eval_dataset=Dataset.from_list(rows["validation"]),
         processing_class=tokenizer,
-        peft_config=adapters.adapter_config(model_args, "CAUSAL_LM"),
         callbacks=guards(),
     )
     preflight.check_batch(trainer.data_collator([trainer.train_dataset[0]]), tokenizer)
     trained = trainer.train(resume_from_checkpoint=checkpoint)
-    after = held_out(
-        trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False), tokenizer, windows["test"]
-    )
+    after = measured(trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False))
 
+    (said, now), test = (before["said"], after["said"]), {}
+    for name, one in (("_before", before), ("", after)):
+        test[f"bits_per_byte{name}"] = one["said"]["bits_per_byte"]
+        test |= {f"accuracy{name}": one["accuracy"]} if kinds else {}
     metrics = {
-        "test": {"bits_per_byte_before": before["bits_per_byte"], "bits_per_byte": after["bits_per_byte"]},
-        "sample": {key: before[key] for key in ("prompt", "reference")}
-        | {"before": before["answer"], "after": after["answer"]},
+        "test": test,
+        "sample": {key: said[key] for key in ("prompt", "reference")}
+        | {"before": said["answer"], "after": now["answer"]},
+        **({"general": change(before["general"], after["general"])} if general else {}),
         **counts,
+        "train_tokens_with_a_label": sum(label != -100 for row in rows["train"] for label in row["labels"]),
         "parameters": trainer.model.num_parameters(),
         "trainable_parameters": trainer.model.num_parameters(only_trainable=True),
     }
-    found = (
-        f"{before['bits_per_byte']:.2f} bits per byte of held-out answers before, {after['bits_per_byte']:.2f} after"
-    )
+    found = f"{said['bits_per_byte']:.2f} bits per byte of held-out answers before, {now['bits_per_byte']:.2f} after"
+    if kinds:
+        found += f"; {before['accuracy']:.1%} of them right before, {after['accuracy']:.1%} after"
     finish(
-        trainer,
-        title="Chat model",
+        trainer, title="Chat model", pipeline_tag="text-generation", metrics=metrics,
         summary=f"{model_args.model_name_or_path} fine-tuned on the dialogues of {args.source}: {found}.",
-        pipeline_tag="text-generation",
-        config=settings | {"max_length": training_args.max_length},
+        config=settings | {"max_length": training_args.max_length, "assistant_only_loss": True},
         inputs={"model": model_args.model_name_or_path, "data": args.source},
-        metrics=metrics,
         seconds={"total": time.perf_counter() - start, "train": trained.metrics["train_runtime"]},
-        base_model=model_args.model_name_or_path,
-        datasets=[describe(args.source)],
+        base_model=model_args.model_name_or_path, datasets=[describe(args.source)],
         limits="It imitates the dialogues it was tuned on; it does not know whether what it says is true.",
-    )
+    )  # fmt: skip
     ready = training_args.output_dir
     if model_args.use_peft and args.merge_adapter:
         ready = adapters.merge_beside(trainer)

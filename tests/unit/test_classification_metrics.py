@@ -7,6 +7,8 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import f1_score
 from tiny_models import bert_config, bert_tokenizer
 from transformers import (
     AutoModelForSequenceClassification,
@@ -17,10 +19,23 @@ from transformers import (
 )
 
 from lm_recipes.evaluation.baselines import classification_baselines
-from lm_recipes.evaluation.classification import accuracy_interval, classification_metrics, predict, report
+from lm_recipes.evaluation.classification import (
+    classification_metrics,
+    decide,
+    f1_of_classes,
+    in_words,
+    interval,
+    logits_of,
+    metric_interval,
+    multi_label_metrics,
+    regression_metrics,
+    report,
+)
 from lm_recipes.launch import UserError
-from lm_recipes.sources.labelled import class_names, few_labels, load_labelled
+from lm_recipes.sources.labelled import MULTI, REGRESSION, class_names, few_labels, load_labelled
 from lm_recipes.tokenization.rows import tokenize_rows
+
+SIZES = {"train": 90, "validation": 30, "test": 30}
 
 
 def test_macro_f1_and_matthews_see_what_accuracy_hides():
@@ -34,7 +49,7 @@ def test_macro_f1_and_matthews_see_what_accuracy_hides():
 @pytest.mark.parametrize(("accuracy", "rows"), [(0.5, 1000), (0.8, 1000), (0.9, 400)])
 def test_the_bootstrap_interval_has_the_width_of_the_binomial(accuracy, rows):
     correct = np.arange(rows) < accuracy * rows
-    low, high = accuracy_interval(correct)
+    low, high = interval(correct)
     expected = 2 * 1.96 * np.sqrt(accuracy * (1 - accuracy) / rows)
     assert low < accuracy < high
     assert high - low == pytest.approx(expected, rel=0.1)
@@ -45,13 +60,13 @@ def test_the_interval_of_several_models_resamples_rows_and_not_answers():
     one = rng.random(500) < 0.7
     same_three_times = np.stack([one, one, one])
     independent = rng.random((3, 500)) < 0.7
-    single, repeated, pooled = map(accuracy_interval, (one, same_three_times, independent))
+    single, repeated, pooled = map(interval, (one, same_three_times, independent))
     assert repeated == single  # three copies of one answer are no new evidence
     assert pooled[1] - pooled[0] < 0.8 * (single[1] - single[0])
 
 
 def test_a_perfect_score_has_an_interval_and_no_nan():
-    assert accuracy_interval(np.ones(20)) == (1.0, 1.0)
+    assert interval(np.ones(20)) == (1.0, 1.0)
 
 
 def test_the_saved_seed_is_chosen_on_validation_and_confusion_rows_are_the_truth():
@@ -69,6 +84,86 @@ def test_the_saved_seed_is_chosen_on_validation_and_confusion_rows_are_the_truth
     ]
     assert metrics["test"]["accuracy"] == 0.75
     assert metrics["test"]["accuracy_low"] <= 0.75 <= metrics["test"]["accuracy_high"]
+
+
+def several(rows: int, classes: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """True classes of each row, 0/1 `[N, C]`, and guesses of which so many are turned over."""
+    rng = np.random.default_rng(seed)
+    truth = (rng.random((rows, classes)) < np.linspace(0.05, 0.5, classes)).astype(int)
+    return np.where(rng.random(truth.shape) < share, 1 - truth, truth), truth
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
+def test_multi_label_metrics_are_those_of_sklearn(share):
+    said, truth = several(200, 6, share, seed=1)
+    truth[:, 0] = 0  # a class that is nowhere
+    found = multi_label_metrics(said, truth)
+    for average in ("macro", "micro"):
+        expected = f1_score(truth, said, average=average, zero_division=0)
+        assert found[f"{average}_f1"] == pytest.approx(expected, abs=1e-12)
+    assert f1_of_classes(said, truth) == pytest.approx(f1_score(truth, said, average=None, zero_division=0), abs=1e-12)
+    assert found["exact_match"] == np.mean([list(one) == list(other) for one, other in zip(said, truth, strict=True)])
+
+
+def test_regression_metrics_are_those_of_scipy_and_a_constant_has_no_correlation():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 6, 300) / 2  # with ties
+    said = truth + rng.normal(size=300)
+    found = regression_metrics(said, truth)
+    assert found["pearson"] == pytest.approx(stats.pearsonr(said, truth).statistic)
+    assert found["spearman"] == pytest.approx(stats.spearmanr(said, truth).statistic)
+    assert found["root_mean_squared_error"] == pytest.approx(np.sqrt(np.mean((said - truth) ** 2)))
+    assert regression_metrics(np.ones(300), truth)["spearman"] == 0.0
+
+
+def test_what_logits_say():
+    logits = np.array([[2.0, -1.0, 0.5], [-3.0, -1.0, -0.1]])
+    assert decide(logits, "single_label_classification").tolist() == [0, 2]
+    assert decide(logits, MULTI).tolist() == [[1, 0, 1], [0, 0, 0]]
+    assert decide(logits[:, :1], REGRESSION).tolist() == [2.0, -3.0]
+
+
+def test_of_two_classes_the_f1_of_the_second_is_reported():
+    found = classification_metrics(np.array([0, 1, 1, 0]), np.array([0, 1, 0, 1]), classes=2)
+    assert found["f1"] == pytest.approx(0.5)
+    assert "f1" not in classification_metrics(np.array([0, 1]), np.array([0, 1]), classes=3)
+
+
+def test_the_interval_of_a_mean_is_the_same_by_both_ways_of_drawing_rows():
+    rng = np.random.default_rng(0)
+    right = (rng.random((2, 400)) < 0.8).astype(int)
+    by_mean = interval(right)
+    by_metric = metric_interval(lambda said, true: float(np.mean(said == true)), right, np.ones(400, dtype=int))
+    assert by_metric == pytest.approx(by_mean, abs=0.006)
+
+
+@pytest.mark.parametrize("kind", [MULTI, REGRESSION])
+def test_the_report_of_other_problems_has_their_main_score_with_an_interval(kind):
+    if kind == MULTI:
+        said, truth = several(120, 3, 0.2, seed=0)
+        names, main = ["joy", "love", "fear"], "macro_f1"
+    else:
+        truth = np.linspace(-4, 4, 120)
+        said, names, main = truth + np.random.default_rng(0).normal(size=120), ["score"], "spearman"
+    references = {"validation": truth, "test": truth, "tweets": truth[:50]}
+    guesses = {0: {"validation": said, "test": said, "tweets": said[:50]}}
+    found = report(guesses, references, names, kind)
+    assert found["test"][f"{main}_low"] < found["test"][main] < found["test"][f"{main}_high"]
+    assert found["per_seed"] == [{"seed": 0, "validation": found["test"][main], "test": found["test"][main]}]
+    assert found["tweets"]["rows"] == 50
+    assert "confusion" not in found
+    assert f"{found['test'][main]:.3f} on test (95 %:" in in_words(found["test"], kind)
+
+
+def test_baselines_of_other_problems_use_words():
+    def split(n, label):
+        rows = [{"text": f"{'awful' if i % 3 else 'fine'} film, {'sad' if i % 2 else 'glad'} {i}"} for i in range(n)]
+        return Dataset.from_list([row | {"labels": label(i)} for i, row in enumerate(rows)])
+
+    several = {name: split(n, lambda i: [float(i % 3 > 0), float(i % 2)]) for name, n in SIZES.items()}
+    assert classification_baselines(several, MULTI)["tfidf_logistic_regression"] == 1.0
+    numbers = {name: split(n, lambda i: 2.0 * (i % 3 > 0) + i % 2) for name, n in SIZES.items()}
+    assert classification_baselines(numbers, REGRESSION)["tfidf_ridge"] > 0.9
 
 
 def test_baselines_use_words_and_beat_the_majority_where_words_tell():
@@ -93,7 +188,7 @@ def test_predictions_come_in_dataset_order_and_do_not_depend_on_batches(kind, tm
     for batch_size in (1, 8):
         args = TrainingArguments(tmp_path, per_device_eval_batch_size=batch_size, use_cpu=True)
         trainer = Trainer(model, args, data_collator=DataCollatorWithPadding(tokenizer))
-        guesses.append(predict(trainer, data["train"]).tolist())
+        guesses.append(logits_of(trainer, data["train"]).argmax(-1).tolist())
     one_by_one = [
         int(model.eval()(**tokenizer(text, truncation=True, max_length=16, return_tensors="pt")).logits.argmax())
         for text in texts

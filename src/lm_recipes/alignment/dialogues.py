@@ -1,43 +1,129 @@
 """What is a dialogue a model can learn from, and how does a long one fit?"""
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from lm_recipes.alignment.templates import check_tools, render
 from lm_recipes.launch import UserError
 from lm_recipes.sources import load_table
 from lm_recipes.sources.splits import split_of
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 logger = logging.getLogger(__name__)
 
-Messages = list[dict[str, str]]  # each {"role": "system" | "user" | "assistant", "content": text}
+# Each {"role": "system" | "user" | "assistant" | "tool", "content": text}. An assistant's may have `tool_calls`, as
+# transformers' templates read them; a system message may have `tools`: what there is to call in this dialogue.
+Messages = list[dict[str, Any]]
+
+ROLES = ("system", "user", "assistant", "tool")
+# what a message is -> the roles of the one after it
+FOLLOWS = {
+    "nothing": ("system", "user"),
+    "`system`": ("user",),
+    "`user`": ("assistant",),
+    "`assistant`": ("user",),
+    "`assistant` with tool_calls": ("tool",),
+    "`tool`": ("tool", "assistant"),
+}
 
 
 def load_dialogues(
-    source: str, *, column: str = "messages", validation: float = 0.1, test: float = 0.1, seed: int = 0
+    source: str,
+    *,
+    column: str = "messages",
+    prompt_column: str | None = None,
+    answer_column: str | None = None,
+    group_column: str | None = None,
+    validation: float = 0.1,
+    test: float = 0.1,
+    seed: int = 0,
 ) -> dict[str, list[Messages]]:
     """Checked dialogues by split ("train", "validation", "test"), divided by a hash of the whole dialogue.
+
+    A column `tools` (a list of JSON schemas, or that as JSON) says what may be called in a row's dialogue.
+
+    Args:
+        column: with lists of messages.
+        prompt_column, answer_column: both instead of `column`: a user's turn and its answer, as a CSV file has them.
+        group_column: rows with the same value are in the same split: the pieces of one consultation, the questions on
+            one document. It is compared like the texts of `load_labelled`, whose splits these then are.
 
     Raises:
         UserError: naming source, row and message of the first dialogue that cannot be learned from.
     """
-    splits: dict[str, list[Messages]] = {"train": [], "validation": [], "test": []}
+    if bool(prompt_column) != bool(answer_column):
+        raise UserError("--prompt_column and --answer_column: a turn and its answer; give both or neither")
     table = load_table(source)
-    if column not in table.column_names:
-        raise UserError(f"{source}: no column `{column}`; it has {', '.join(table.column_names)}")
-    for row, messages in enumerate(table[column], start=1):
-        messages = check_messages(messages, f"{source}: row {row}: {column}")
-        splits[split_of(json.dumps(messages, sort_keys=True), validation, test, seed)].append(messages)
+    wanted = (prompt_column, answer_column) if prompt_column else (column,)
+    for name in (*wanted, group_column):
+        if name and name not in table.column_names:
+            raise UserError(f"{source}: no column `{name}`; it has {', '.join(table.column_names)}")
+    splits: dict[str, list[Messages]] = {"train": [], "validation": [], "test": []}
+    groups = table[group_column] if group_column else [None] * len(table)
+    for row, (found, tools, group) in enumerate(
+        zip(_messages(table, *wanted), _column(table, "tools"), groups, strict=True), start=1
+    ):
+        messages = check_messages(found, f"{source}: row {row}: {' and '.join(wanted)}")
+        messages = _with_tools(messages, tools, f"{source}: row {row}: tools")
+        key = " ".join(str(group).casefold().split()) if group_column else json.dumps(messages, sort_keys=True)
+        splits[split_of(key, validation, test, seed)].append(messages)
     for name, dialogues in splits.items():
         if not dialogues:
             raise UserError(f"{source}: no dialogues for the {name} split; give more rows or a larger share")
     return splits
 
 
+def _column(table: "Dataset", name: str) -> list:
+    return table[name] if name in table.column_names else [None] * len(table)
+
+
+def _messages(table: "Dataset", first: str, answer: str | None = None) -> list:
+    """The dialogues of a table, not checked yet: a column of them, or two columns with a turn each."""
+    if answer is None:
+        return table[first]
+    from datasets import ClassLabel
+
+    feature, answers = table.features[answer], table[answer]
+    if isinstance(feature, ClassLabel):
+        answers = [None if value in (None, -1) else feature.int2str(value) for value in answers]
+    return [
+        [
+            {"role": "user", "content": asked},
+            {"role": "assistant", "content": None if given is None else str(given)},
+        ]
+        for asked, given in zip(table[first], answers, strict=True)
+    ]
+
+
+def few_dialogues(dialogues: list[Messages], number: int | None, seed: int) -> list[Messages]:
+    """`number` dialogues to learn from, in their order: those whose hash of seed and first user's turn is lowest, so
+    that a dialogue made of a labelled row is drawn when `sources.labelled.few_labels` draws that row.
+
+    Raises:
+        UserError: there are not so many.
+    """
+    if number is None:
+        return dialogues
+    if not 0 < number <= len(dialogues):
+        raise UserError(f"--train_rows {number}: there are {len(dialogues)} dialogues to learn from")
+
+    def drawn(place: int) -> bytes:
+        asked = next(message["content"] for message in dialogues[place] if message["role"] == "user")
+        return hashlib.blake2b(f"{seed}\0{asked}".encode("utf-8", "surrogatepass")).digest()
+
+    return [dialogues[place] for place in sorted(sorted(range(len(dialogues)), key=drawn)[:number])]
+
+
 def check_messages(messages: object, where: str) -> Messages:
-    """The messages with outer spaces stripped: an optional system message, then user and assistant in turn.
+    """The messages with outer spaces stripped: an optional system message, then user and assistant in turn. An
+    assistant that calls tools is followed by what they return, and then speaks again.
 
     Spaces go because a token may not straddle the border between what is learned and what is not.
 
@@ -47,52 +133,125 @@ def check_messages(messages: object, where: str) -> Messages:
     if not isinstance(messages, list) or not messages:
         raise UserError(f"{where}: expected a list of {{role, content}}, found {type(messages).__name__}")
     checked: Messages = []
+    before = "nothing"
     for number, message in enumerate(messages):
         here = f"{where}[{number}]"
-        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+        if not isinstance(message, dict) or not {"role", "content"} <= message.keys() | _instead_of_content(message):
             raise UserError(f"{here}: expected the keys `role` and `content`")
-        role, content = message["role"], message["content"]
-        before = checked[-1]["role"] if checked else None
-        if role not in ("system", "user", "assistant"):
-            raise UserError(f"{here}.role: `{role}` is none of system, user, assistant")
-        if (role == "system" and number > 0) or role == before or (role == "assistant" and before in (None, "system")):
+        role = message["role"]
+        if role not in ROLES:
+            raise UserError(f"{here}.role: `{role}` is none of {', '.join(ROLES)}")
+        if role not in FOLLOWS[before]:
             raise UserError(
-                f"{here}.role: `{role}` out of order after {f'`{before}`' if before else 'nothing'}; "
-                "a dialogue is [system] user assistant user assistant ..."
+                f"{here}.role: `{role}` out of order after {before}; a dialogue is [system] user assistant user "
+                "assistant ..., with `tool` turns after an assistant that has tool_calls, and nowhere else"
             )
-        if not isinstance(content, str) or not content.strip():
-            raise UserError(f"{here}.content: empty or not a text")
-        checked.append({"role": role, "content": content.strip()})
+        calls = _calls(message["tool_calls"], f"{here}.tool_calls") if message.get("tool_calls") else []
+        if calls and role != "assistant":
+            raise UserError(f"{here}.tool_calls: only an assistant calls tools")
+        checked.append({"role": role, "content": _content(message, role, calls, here)})
+        if calls:
+            checked[-1]["tool_calls"] = calls
+        before = "`assistant` with tool_calls" if calls else f"`{role}`"
     if not any(message["role"] == "assistant" for message in checked):
         raise UserError(f"{where}: no assistant turn, so no token to learn from")
     return checked
 
 
+def _instead_of_content(message: dict) -> set[str]:
+    return {"content"} if message.get("tool_calls") else set()
+
+
+def _content(message: dict, role: str, calls: list[dict], here: str) -> str:
+    content = message.get("content")
+    if role == "tool" and isinstance(content, dict | list):
+        content = json.dumps(_without_none(content), ensure_ascii=False)
+    if calls and content is None:
+        return ""
+    if not isinstance(content, str) or not (content.strip() or calls):
+        raise UserError(f"{here}.content: empty or not a text")
+    return content.strip()
+
+
+def _calls(calls: object, where: str) -> list[dict]:
+    """`[{"type": "function", "function": {"name", "arguments": a dictionary}}]`, as chat templates expect it."""
+    if not isinstance(calls, list):
+        raise UserError(f"{where}: expected a list, found {type(calls).__name__}")
+    checked = []
+    for number, call in enumerate(calls):
+        function = (call.get("function") or call) if isinstance(call, dict) else {}
+        name, arguments = function.get("name"), function.get("arguments")
+        if isinstance(arguments, str):
+            try:
+                arguments = json.loads(arguments)
+            except json.JSONDecodeError as error:
+                raise UserError(f"{where}[{number}].arguments: not JSON ({error})") from error
+        arguments = {} if arguments is None else arguments
+        if not isinstance(name, str) or not name or not isinstance(arguments, dict):
+            raise UserError(f"{where}[{number}]: expected a `name`, and `arguments` with a value for each name")
+        checked.append({"type": "function", "function": {"name": name, "arguments": _without_none(arguments)}})
+    return checked
+
+
+def _with_tools(messages: Messages, tools: object, where: str) -> Messages:
+    """The messages with `tools` on their system message, which is made if there is none (see `templates.render`)."""
+    if isinstance(tools, str):
+        try:
+            tools = json.loads(tools)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{where}: not JSON ({error})") from error
+    if not tools:
+        return messages
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise UserError(f"{where}: expected a list of JSON schemas, found {type(tools).__name__}")
+    checked = []
+    for number, tool in enumerate(_without_none(tools)):
+        function = tool.get("function", tool)
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise UserError(f"{where}[{number}]: a tool without a `name`")
+        checked.append({"type": "function", "function": function})
+    if messages[0]["role"] != "system":
+        messages = [{"role": "system", "content": ""}, *messages]
+    return [messages[0] | {"tools": checked}, *messages[1:]]
+
+
+def _without_none(value: object) -> Any:
+    """What a table gave to all rows because one of them has it."""
+    if isinstance(value, dict):
+        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
+    return [_without_none(inner) for inner in value] if isinstance(value, list) else value
+
+
 def check_control_tokens(messages: Messages, tokenizer) -> None:
     """Refuse a dialogue whose text spells a control token: typed by a user, it would end or start a turn."""
     for message in messages:
+        beside = [message[key] for key in ("tool_calls", "tools") if key in message]
+        text = message["content"] + (json.dumps(beside, ensure_ascii=False) if beside else "")
         for token in tokenizer.all_special_tokens:
-            if token in message["content"]:
-                start = message["content"][:60].replace("\n", " ")
+            if token in text:
+                start = text[:60].replace("\n", " ")
                 raise UserError(f"the control token {token} stands in a message ({start!r} ...); take it out")
 
 
 def windows(messages: Messages, length: Callable[[Messages], int], max_length: int) -> tuple[list[Messages], int]:
     """Cut a dialogue between exchanges into consecutive windows that fit; nothing is cut inside a turn.
 
-    Every window opens with the system message, if there is one, and then a user turn; a last user turn without an
-    answer carries no loss and goes.
+    Every window opens with the system message, if there is one, and then a user turn; last turns without an
+    answer carry no loss and go.
 
     Args:
         length: tokens of some messages under the chat template.
         max_length: longest window, in tokens.
 
     Returns:
-        The windows, and how many exchanges (user turn and answer) are longer than a window by themselves.
+        The windows, and how many exchanges (a user's turn and all up to the next one) are longer than a window by
+        themselves.
     """
     system = messages[:1] if messages[0]["role"] == "system" else []
-    turns = messages[len(system) :]
-    exchanges = [turns[i : i + 2] for i in range(0, len(turns) - 1, 2)]
+    exchanges = _exchanges(messages[len(system) :])
+    whole = system + [message for exchange in exchanges for message in exchange]
+    if exchanges and length(whole) <= max_length:
+        return [whole], 0
     found, current, too_long = [], [], 0
     for exchange in exchanges:
         if length(system + current + exchange) <= max_length:
@@ -105,19 +264,36 @@ def windows(messages: Messages, length: Callable[[Messages], int], max_length: i
     return ([*found, system + current] if current else found), too_long
 
 
+def _exchanges(turns: Messages) -> list[Messages]:
+    """A user's turn and what follows up to the next one, each to its last assistant's turn."""
+    exchanges: list[Messages] = []
+    for message in turns:
+        if message["role"] == "user":
+            exchanges.append([])
+        exchanges[-1].append(message)
+    while exchanges and exchanges[-1][-1]["role"] != "assistant":  # only the last one can end without an answer
+        exchanges[-1].pop()
+        if not exchanges[-1]:
+            exchanges.pop()
+    return exchanges
+
+
 def fit_dialogues(
     dialogues: dict[str, list[Messages]], tokenizer, max_length: int
 ) -> tuple[dict[str, list[Messages]], dict[str, int]]:
     """`windows` for every dialogue of every split, and what became of them: nothing is lost without being counted.
 
     Raises:
-        UserError: for text that spells a control token, or a split in which no exchange fits.
+        UserError: for text that spells a control token, a split in which no exchange fits, or tools that the chat
+            template does not write.
     """
+    if any("tools" in message or "tool_calls" in message for rows in dialogues.values() for m in rows for message in m):
+        check_tools(tokenizer)
     fitted: dict[str, list[Messages]] = {}
     counts: dict[str, int] = {}
 
     def length(messages: Messages) -> int:
-        return len(tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"])
+        return len(render(tokenizer, messages, return_dict=True)["input_ids"])
 
     for split, rows in dialogues.items():
         fitted[split], too_long = [], 0

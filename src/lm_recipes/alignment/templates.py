@@ -19,6 +19,40 @@ PROBES = (
         {"role": "user", "content": "c"},
     ],
 )
+_WARD = {"name": "find_ward", "description": "d", "parameters": {"type": "object", "properties": {}}}
+TOOLS_PROBE = [
+    {"role": "system", "content": "", "tools": [{"type": "function", "function": _WARD}]},
+    {"role": "user", "content": "a"},
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"type": "function", "function": {"name": "find_ward", "arguments": {"floor": 7}}}],
+    },
+    {"role": "tool", "content": "open"},
+    {"role": "assistant", "content": "b"},
+]
+
+
+def render(tokenizer, messages: list[dict], **options):
+    """`tokenizer.apply_chat_template`, which wants tools beside the messages; here they ride on the system message.
+
+    A system message that has no text of its own is there for its tools alone, and is not written.
+
+    Args:
+        options: of `apply_chat_template`.
+    """
+    tools = messages[0].get("tools")
+    if tools:
+        head = {key: value for key, value in messages[0].items() if key != "tools"}
+        messages = [head, *messages[1:]] if head["content"] else messages[1:]
+    return tokenizer.apply_chat_template(messages, tools=tools or None, **options)
+
+
+def encode(tokenizer, messages: list[dict]) -> dict[str, list[int]]:
+    """A conversation as a row to train on: `input_ids`, and `labels` that are -100 where it is not the assistant's."""
+    rendered = render(tokenizer, messages, return_dict=True, return_assistant_tokens_mask=True)
+    ids, masks = rendered["input_ids"], rendered["assistant_masks"]
+    return {"input_ids": ids, "labels": [id if mask else -100 for id, mask in zip(ids, masks, strict=True)]}
 
 
 def training_template(tokenizer, path: str | None = None) -> str:
@@ -75,8 +109,7 @@ def prepare_tokenizer(tokenizer, path: str | None = None) -> None:
         UserError: when turns would not end in a token of their own, inside the markers, other than the pad token.
     """
     tokenizer.chat_template = training_template(tokenizer, path)
-    encoded = tokenizer.apply_chat_template(PROBES[0], return_dict=True, return_assistant_tokens_mask=True)
-    learned = [i for i, mask in zip(encoded["input_ids"], encoded["assistant_masks"], strict=True) if mask]
+    learned = [label for label in encode(tokenizer, PROBES[0])["labels"] if label != -100]
     special = [i for i in learned if i in tokenizer.get_added_vocab().values()]
     if not special:
         raise UserError(
@@ -90,4 +123,26 @@ def prepare_tokenizer(tokenizer, path: str | None = None) -> None:
             f"{tokenizer.name_or_path}: the pad token is {tokenizer.pad_token or 'missing'}, the end of a turn is "
             f"{tokenizer.eos_token}; they must differ, or the end of a turn is never learned: save the tokenizer with "
             "another pad_token"
+        )
+
+
+def check_tools(tokenizer) -> None:
+    """The template writes which tools there are, what they return, and, as the assistant's words, how they are called.
+
+    Many templates leave all of that out without a word: the model would learn to call what it was never told of.
+
+    Raises:
+        UserError: the template does not.
+    """
+    from jinja2 import TemplateError
+
+    try:
+        text = render(tokenizer, TOOLS_PROBE, tokenize=False)
+        learned = tokenizer.decode([label for label in encode(tokenizer, TOOLS_PROBE)["labels"] if label != -100])
+    except TemplateError:  # a template may refuse roles that it does not know
+        text = learned = ""
+    if text.count("find_ward") < 2 or "open" not in text or "find_ward" not in learned:
+        raise UserError(
+            f"{tokenizer.name_or_path}: the dialogues have tools, but the chat template does not write them; pass one "
+            "that does, such as --chat_template_path src/lm_recipes/alignment/templates/chatml.jinja"
         )

@@ -8,7 +8,7 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTr
 from lm_recipes.launch import UserError
 from lm_recipes.models.loading import loading, without_loading_report
 from lm_recipes.sources import resolve_model
-from lm_recipes.training.adapters import saved_labels
+from lm_recipes.training.saved_adapters import load_adapter
 
 
 def load_for_inference(auto_class: type, name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -29,15 +29,17 @@ def load_for_inference(auto_class: type, name: str) -> tuple[PreTrainedModel, Pr
         raise UserError(f"{name}: this directory holds no model (no config.json or adapter_config.json)")
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
     dtype = torch.float32 if device.type == "cpu" else "auto"
-    labels = saved_labels(path) if is_adapter else {}
     # The table of missing weights is left out: for an adapter it is wrong, for a model it is said in one line below.
     with loading(name), without_loading_report():
         tokenizer = AutoTokenizer.from_pretrained(path)
         try:
-            model, loaded = auto_class.from_pretrained(path, dtype=dtype, output_loading_info=True, **labels)
+            if is_adapter:
+                model, loaded = load_adapter(auto_class, path, dtype=dtype), {"missing_keys": ()}
+            else:
+                model, loaded = auto_class.from_pretrained(path, dtype=dtype, output_loading_info=True)
         except RuntimeError as error:  # weights of other shapes than the config says
             raise UserError(f"{name}: cannot be loaded: {' '.join(str(error).split())}") from error
-    if loaded["missing_keys"] and not is_adapter:
+    if loaded["missing_keys"]:
         weight = sorted(loaded["missing_keys"])[0]
         raise UserError(f"{name}: not trained for this task (there is no {weight} in it); fine-tune it first")
     if model.can_generate():

@@ -1,10 +1,13 @@
 """How well does a model predict what the assistant says?"""
 
+import json
 import math
 
 import torch
 from torch.nn import functional
 from tqdm import tqdm
+
+from lm_recipes.alignment.templates import encode, render
 
 
 def held_out(model, tokenizer, conversations: list) -> dict:
@@ -16,13 +19,13 @@ def held_out(model, tokenizer, conversations: list) -> dict:
         "bits_per_byte": assistant_bits_per_byte(model, tokenizer, conversations),
         "prompt": said[-1]["content"],
         "answer": answer(model, tokenizer, said),
-        "reference": reference["content"],
+        "reference": reference["content"] or json.dumps(reference["tool_calls"], ensure_ascii=False),
     }
 
 
 @torch.no_grad()
 def assistant_bits_per_byte(model, tokenizer, conversations: list, tokens_per_batch: int = 2048) -> float:
-    """Bits per UTF-8 byte of the assistant's words, each given everything said before it in its window.
+    """Bits per UTF-8 byte of the assistant's words (and calls), each given everything said before it in its window.
 
     Control tokens (the end of a turn) are not counted: a model that never saw the chat template would pay for them,
     and "before and after fine-tuning" would compare manners, not words.
@@ -34,10 +37,9 @@ def assistant_bits_per_byte(model, tokenizer, conversations: list, tokens_per_ba
         tokens_per_batch: bounds memory: logits are `[tokens, vocabulary]`.
     """
     encoded = sorted((_encode(tokenizer, messages) for messages in conversations), key=lambda row: len(row[0]))
-    size = sum(
-        len(message["content"].encode()) for messages in conversations for message in messages
-        if message["role"] == "assistant"
-    )  # fmt: skip
+    # Of the very tokens that are asked for: a call is written by the template.
+    asked = ([label for label in labels if label != -100] for _, labels in encoded)
+    size = sum(len(tokenizer.decode(ids, clean_up_tokenization_spaces=False).encode()) for ids in asked)
     training, nats = model.training, 0.0
     model.eval()
     for batch in tqdm(_batches(encoded, tokens_per_batch), desc="bits per byte", leave=False, disable=None):
@@ -54,13 +56,8 @@ def assistant_bits_per_byte(model, tokenizer, conversations: list, tokens_per_ba
 
 
 def _encode(tokenizer, messages: list[dict]) -> tuple[list[int], list[int]]:
-    rendered = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
-    special = set(tokenizer.all_special_ids)
-    labels = [
-        token if mask and token not in special else -100
-        for token, mask in zip(rendered["input_ids"], rendered["assistant_masks"], strict=True)
-    ]
-    return rendered["input_ids"], labels
+    row, special = encode(tokenizer, messages), set(tokenizer.all_special_ids)
+    return row["input_ids"], [-100 if label in special else label for label in row["labels"]]
 
 
 def _batches(rows: list, tokens_per_batch: int) -> list[list]:
@@ -81,9 +78,8 @@ def _pad(rows: tuple, value: int) -> torch.Tensor:
 @torch.no_grad()
 def answer(model, tokenizer, messages: list[dict], max_new_tokens: int = 64) -> str:
     """What the model says next, greedily, when `messages` have been said."""
-    prompt = tokenizer.apply_chat_template(
-        messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
-    ).to(model.device)
+    prompt = render(tokenizer, messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+    prompt = prompt.to(model.device)
     training = model.training
     ids = model.eval().generate(
         **prompt, max_new_tokens=max_new_tokens, do_sample=False,

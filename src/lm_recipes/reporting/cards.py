@@ -13,6 +13,23 @@ LOADING = {
     "text-generation": _PIPELINE + 'pipeline("text-generation", model="{path}")("The city of", max_new_tokens=32)',
     "chat": _PIPELINE + 'chat = pipeline("text-generation", model="{path}")\n'
     'chat([{{"role": "user", "content": "Hello!"}}], max_new_tokens=64)',
+    "token-classification": _PIPELINE
+    + 'tag = pipeline("token-classification", model="{path}", aggregation_strategy="first")\ntag("Ada met Babbage.")',
+    "question-answering": "import torch\nfrom transformers import AutoModelForQuestionAnswering, AutoTokenizer\n\n"
+    'tokenizer = AutoTokenizer.from_pretrained("{path}")\n'
+    'model = AutoModelForQuestionAnswering.from_pretrained("{path}")\n'
+    'question, context = "Who wrote the notes?", "Ada Lovelace wrote the notes."\n'
+    'row = tokenizer(question, context, return_offsets_mapping=True, return_tensors="pt")\n'
+    'offsets = row.pop("offset_mapping")[0]\n'
+    "with torch.no_grad():\n    output = model(**row)\n"
+    "first, last = output.start_logits.argmax(), output.end_logits.argmax()\n"
+    "context[offsets[first][0] : offsets[last][1]]  # the recipe's ask.py searches long texts and refuses nonsense",
+    "multiple-choice": "import torch\nfrom transformers import AutoModelForMultipleChoice, AutoTokenizer\n\n"
+    'tokenizer, model = AutoTokenizer.from_pretrained("{path}"), AutoModelForMultipleChoice.from_pretrained("{path}")\n'
+    'choices = ["She went home.", "She became a cloud."]\n'
+    'rows = tokenizer(["It was late."] * 2, choices, padding=True, return_tensors="pt")\n'
+    "with torch.no_grad():\n    logits = model(**{{name: ids[None] for name, ids in rows.items()}}).logits\n"
+    "choices[logits.argmax()]",
     "feature-extraction": _PIPELINE + 'pipeline("feature-extraction", model="{path}")("The city of")',
     "text2text-generation": "from transformers import AutoModelForSeq2SeqLM, AutoTokenizer\n\n"
     'tokenizer, model = AutoTokenizer.from_pretrained("{path}"), AutoModelForSeq2SeqLM.from_pretrained("{path}")\n'

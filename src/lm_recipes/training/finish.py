@@ -7,6 +7,7 @@ from transformers import Trainer, TrainingArguments
 
 from lm_recipes.artifacts import write_results
 from lm_recipes.reporting.cards import model_card
+from lm_recipes.training.adapters import complete_adapter
 from lm_recipes.training.hub import push_to_hub
 
 
@@ -32,6 +33,7 @@ def finish(
     trainer.save_model(_internal_call=True)  # a call of the user's would push, with a card that is not ours
     trainer.save_state()
     if trainer.is_world_process_zero():
+        complete_adapter(trainer.model, args.output_dir)
         Path(args.output_dir, "training_args.bin").unlink(missing_ok=True)  # a pickle; results.json has the settings
         record = write_results(
             args.output_dir,
@@ -54,5 +56,7 @@ def changed_settings(args: TrainingArguments) -> dict[str, object]:
     return {
         name: getattr(value, "value", value)
         for name, value in vars(args).items()
-        if name in defaults.keys() - left_out and isinstance(value, str | int | float) and value != defaults[name]
+        if name in defaults.keys() - left_out
+        and isinstance(value, str | int | float | list)
+        and value not in (defaults[name], [])
     }

@@ -1,0 +1,189 @@
+"""When a classifier says 90 %, is it right nine times in ten, and from which probability on should one act?"""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import expit, log_softmax, softmax
+
+from lm_recipes.artifacts import read_json, write_json
+from lm_recipes.evaluation.classification import decide, metrics_of
+from lm_recipes.launch import is_main_process
+from lm_recipes.sources.labelled import MULTI, REGRESSION, SINGLE
+
+FILE = "calibration.json"
+BINS = 15  # as in arXiv 1706.04599
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What is made of a model's logits before anybody acts on them; `calibration.json` beside the model.
+
+    Fitted on validation. Dividing by a temperature changes no ranking of classes, only how sure the model sounds
+    (Guo et al., On Calibration of Modern Neural Networks, arXiv 1706.04599).
+
+    Attributes:
+        temperature: above 1 where the model was too sure of itself.
+        thresholds: class -> the calibrated probability from which on it is predicted: of the second of two classes,
+            or of each where a text has several. Empty: the likeliest class is.
+    """
+
+    problem_type: str
+    labels: list[str]
+    temperature: float = 1.0
+    thresholds: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def fit(cls, logits: np.ndarray, references: np.ndarray, names: list[str], problem_type: str) -> "Calibration":
+        """Temperature and thresholds from validation: logits float `[N, C]`, references as `sources.labelled` has
+        them; a regression has neither.
+        """
+        if problem_type == REGRESSION:
+            return cls(problem_type, names)
+        temperature = fit_temperature(logits, references, problem_type)
+        probabilities = cls(problem_type, names, temperature).probabilities(logits)
+        if problem_type == MULTI:
+            columns = zip(names, probabilities.T, references.T, strict=True)
+            return cls(problem_type, names, temperature, {name: best_threshold(p, true) for name, p, true in columns})
+        thresholds = {}
+        if len(names) == 2:
+            thresholds = {names[1]: best_threshold(probabilities[:, 1], references, both_classes=True)}
+        return cls(problem_type, names, temperature, thresholds)
+
+    @classmethod
+    def beside(cls, model_dir: str | Path, config) -> "Calibration":
+        """What `model_dir` keeps; without it nothing is changed, and `config` (of a transformers model) says what the
+        logits are.
+        """
+        path = Path(model_dir, FILE)
+        if path.is_file():
+            return cls(**read_json(path, "calibration"))
+        labels = [config.id2label[number] for number in range(config.num_labels)]
+        kind = SINGLE if config.num_labels > 1 else MULTI  # what transformers' pipeline does: a sigmoid of a single one
+        return cls(config.problem_type or kind, labels)
+
+    def save(self, model_dir: str | Path) -> None:
+        """Write `calibration.json` (main process only)."""
+        if is_main_process():
+            write_json(Path(model_dir, FILE), asdict(self))
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Float `[N, C]` of logits `[N, C]`; those of a regression stay as they are."""
+        if self.problem_type == REGRESSION:
+            return logits
+        scaled = np.asarray(logits, dtype=float) / self.temperature
+        return expit(scaled) if self.problem_type == MULTI else softmax(scaled, axis=-1)
+
+    def decide(self, logits: np.ndarray) -> np.ndarray:
+        """As `classification.decide`, by the thresholds instead of one half."""
+        if not self.thresholds:
+            return decide(logits, self.problem_type)
+        probabilities = self.probabilities(logits)
+        if self.problem_type == MULTI:
+            return (probabilities >= [self.thresholds[name] for name in self.labels]).astype(int)
+        return (probabilities[:, 1] >= self.thresholds[self.labels[1]]).astype(int)
+
+    def answer(self, logits: dict[str, float]) -> dict:
+        """Of one text, class -> logit, what `predict.py` writes: `labels` (of several classes) or `label` and `score`,
+        and the `probabilities` with the likeliest class first. Of a regression the `score` alone.
+        """
+        row = np.array([[logits[name] for name in self.labels]])
+        found = dict(zip(self.labels, map(float, self.probabilities(row)[0]), strict=True))
+        if self.problem_type == REGRESSION:
+            return {"score": found[self.labels[0]]}
+        (said,), table = self.decide(row), dict(sorted(found.items(), key=lambda entry: -entry[1]))
+        if self.problem_type == MULTI:
+            named = {name for name, is_it in zip(self.labels, said, strict=True) if is_it}
+            return {"labels": [name for name in table if name in named], "probabilities": table}
+        label = self.labels[int(said)]
+        return {"label": label, "score": found[label], "probabilities": table}
+
+    def effect(self, logits: np.ndarray, references: np.ndarray) -> dict[str, float]:
+        """What calibration does to a test split: nats and calibration error before and after, and the metrics with the
+        thresholds; empty for a regression.
+        """
+        if self.problem_type == REGRESSION:
+            return {}
+        found = {"temperature": self.temperature}
+        for when, scale in (("before", 1.0), ("after", self.temperature)):
+            found[f"nats_{when}"] = _nats(logits / scale, references, self.problem_type)
+            found[f"calibration_error_{when}"] = calibration_error(
+                *sureness(Calibration(self.problem_type, self.labels, scale).probabilities(logits), references)
+            )
+        if self.thresholds:
+            score = metrics_of(self.problem_type, len(self.labels))
+            found["with_thresholds"] = score(self.decide(logits), references)
+            found["thresholds"] = self.thresholds
+        return found
+
+
+def fit_temperature(logits: np.ndarray, references: np.ndarray, problem_type: str = SINGLE) -> float:
+    """The divisor of the logits that makes the references likeliest, between 1/4 and 20.
+
+    The loss has one minimum: it is convex in the inverse temperature. Where every row of a small validation split is
+    right the best would be 0, endless certainty; the bound stops it.
+    """
+    found = minimize_scalar(
+        lambda inverse: _nats(logits * inverse, references, problem_type), bounds=(1 / 20, 4), method="bounded"
+    )
+    return float(1 / found.x)
+
+
+def _nats(logits: np.ndarray, references: np.ndarray, problem_type: str) -> float:
+    """Mean negative log-likelihood of a row's class, or of each decision about one of several classes."""
+    logits = np.asarray(logits, dtype=float)
+    if problem_type == MULTI:
+        return float(np.mean(np.logaddexp(0.0, logits) - references * logits))
+    return float(-np.mean(np.take_along_axis(log_softmax(logits, axis=-1), references[:, None], axis=-1)))
+
+
+def sureness(probabilities: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How sure a classifier was `[M]` and whether it was so `[M]`: of the class it named, M = N rows; or, where rows
+    have several classes (references `[N, C]`), of each of the M = N x C decisions.
+    """
+    if references.ndim == 2:
+        return probabilities.ravel(), references.ravel()
+    return probabilities.max(-1), (probabilities.argmax(-1) == references).astype(float)
+
+
+def reliability(sure: np.ndarray, was_so: np.ndarray, bins: int = BINS) -> list[tuple[float, float, int]]:
+    """Mean sureness, share that was so and number, for each bin of equal width in [0, 1] that is not empty."""
+    place = np.minimum((sure * bins).astype(int), bins - 1)
+    return [
+        (float(sure[place == number].mean()), float(was_so[place == number].mean()), int((place == number).sum()))
+        for number in range(bins)
+        if (place == number).any()
+    ]
+
+
+def calibration_error(sure: np.ndarray, was_so: np.ndarray, bins: int = BINS) -> float:
+    """The expected calibration error: the gap between sureness and share that was so, averaged over rows."""
+    return float(sum(number * abs(mean - share) for mean, share, number in reliability(sure, was_so, bins)) / len(sure))
+
+
+def best_threshold(probabilities: np.ndarray, references: np.ndarray, both_classes: bool = False) -> float:
+    """The probability from which on saying yes gives the best F1, half-way between two that were seen.
+
+    Args:
+        probabilities: float `[N]`. references: 0 or 1 `[N]`.
+        both_classes: the mean of the F1 of yes and of no, for two classes of which neither is "the positive one".
+
+    Returns:
+        Of several that are as good the nearest to one half; one half where there is no yes to learn from.
+    """
+    if not references.any() or references.all():
+        return 0.5
+    order = np.argsort(-probabilities, kind="stable")
+    seen, true = probabilities[order], references[order]
+    hits = np.concatenate([[0], np.cumsum(true)])  # with the first k rows said to be yes, k = 0 .. N
+    said = np.arange(len(seen) + 1)
+    yes = 2 * hits / (said + true.sum())
+    no_said, no_true = len(seen) - said, len(seen) - true.sum()
+    no = 2 * (no_true - (said - hits)) / (no_said + no_true)
+    edges = np.concatenate([[1.0], seen, [0.0]])
+    between = (edges[:-1] + edges[1:]) / 2
+    apart = edges[:-1] > edges[1:]  # a threshold cannot stand between equal probabilities
+    score = np.where(apart, (yes + no) / 2 if both_classes else yes, -1.0)
+    best = np.flatnonzero(score >= score.max() - 1e-12)
+    return float(between[min(best, key=lambda place: abs(between[place] - 0.5))])
