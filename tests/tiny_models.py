@@ -59,6 +59,8 @@ def bert_tokenizer(vocab_size: int = 200) -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.WordPiece()
     trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
     tokenizer.train_from_iterator(TEXT, trainer)
+    pieces = special + sorted(tokenizer.get_vocab().keys() - set(special))  # the trainer numbers equals at random
+    tokenizer.model = models.WordPiece({piece: number for number, piece in enumerate(pieces)}, unk_token="[UNK]")
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
