@@ -3,6 +3,7 @@
 Weights are random with a large deviation, so that predictions differ from token to token and text to text.
 """
 
+import re
 from pathlib import Path
 
 import torch
@@ -50,17 +51,18 @@ def gpt_tokenizer(vocab_size: int = 320) -> PreTrainedTokenizerFast:
     )
 
 
-def bert_tokenizer(vocab_size: int = 200) -> PreTrainedTokenizerFast:
-    """WordPiece with [CLS] $A [SEP]."""
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+def bert_tokenizer() -> PreTrainedTokenizerFast:
+    """WordPiece with [CLS] $A [SEP], of words, letters and pairs of letters of TEXT (its trainer breaks ties at random,
+    so one process would not have the tokens of another)."""
+    words = {word for line in TEXT for word in re.findall(r"\w+|[^\w\s]", line)}
+    starts = words | {letter for word in words for letter in word}
+    inner = {f"##{word[i : i + n]}" for word in words for i in range(len(word)) for n in (1, 2)}
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(starts), *sorted(inner)]
+    vocab = {piece: number for number, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator(TEXT, trainer)
-    pieces = special + sorted(tokenizer.get_vocab().keys() - set(special))  # the trainer numbers equals at random
-    tokenizer.model = models.WordPiece({piece: number for number, piece in enumerate(pieces)}, unk_token="[UNK]")
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
