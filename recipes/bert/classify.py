@@ -22,7 +22,7 @@ class ClassifyRecipe:
         default="single_label_classification",
         metadata={"help": "Or multi_label_classification (lists, or a|b), or regression (numbers)."},
     )
-    label_names: list[str] | None = field(default=None, metadata={"help": "Names for 0, 1, ...; or all there are."})
+    class_names: list[str] | None = field(default=None, metadata={"help": "Names for 0, 1, ...; or all there are."})
     train_split: str | None = field(default=None, metadata={"help": "The source's own training split."})
     validation_split: str | None = field(default=None, metadata={"help": "Its validation split; else by hash."})
     test_split: str | None = field(default=None, metadata={"help": "Its test split; else by hash of the text."})
@@ -77,7 +77,7 @@ def main() -> None:
     rows, names = load_labelled(
         args.source, text_column=args.text_column, pair_column=args.pair_column, label_column=args.label_column,
         own_splits={"train": args.train_split, "validation": args.validation_split, "test": args.test_split},
-        validation=args.validation_share, test=args.test_share, problem_type=kind, label_names=args.label_names,
+        validation=args.validation_share, test=args.test_share, problem_type=kind, class_names=args.class_names,
         stratify=args.stratify, cross_domain=args.cross_domain,
     )  # fmt: skip
     weights = finetuning.class_weights(args.class_weights, rows["train"]["labels"], kind)

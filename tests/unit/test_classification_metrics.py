@@ -32,7 +32,7 @@ from lm_recipes.evaluation.classification import (
     report,
 )
 from lm_recipes.launch import UserError
-from lm_recipes.sources.labelled import MULTI, REGRESSION, class_names, few_labels, load_labelled
+from lm_recipes.sources.labelled import MULTI, REGRESSION, few_labels, load_labelled, read_class_names
 from lm_recipes.tokenization.rows import tokenize_rows
 
 SIZES = {"train": 90, "validation": 30, "test": 30}
@@ -227,12 +227,12 @@ def write_rows(path, rows):
     ],
 )
 def test_labels_of_any_type_become_named_classes(values, names):
-    assert class_names([Dataset.from_dict({"y": values})], "s", "y") == names
+    assert read_class_names([Dataset.from_dict({"y": values})], "s", "y") == names
 
 
 def test_a_class_label_column_keeps_its_own_order():
     table = Dataset.from_dict({"y": [0, 1]}).cast_column("y", ClassLabel(names=["ham", "eggs"]))
-    assert class_names([table], "s", "y") == ["ham", "eggs"]
+    assert read_class_names([table], "s", "y") == ["ham", "eggs"]
 
 
 @pytest.mark.parametrize(

@@ -123,9 +123,6 @@ def interval(per_row: np.ndarray, seed: int = 0, level: float = 0.95) -> tuple[f
     return float(found.low), float(found.high)
 
 
-accuracy_interval = interval
-
-
 def metric_interval(
     metric: Callable[[np.ndarray, np.ndarray], float],
     predictions: np.ndarray,

@@ -53,7 +53,7 @@ def by_class(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> list[d
     """Of each class its name, how many rows have it, the share of them found (recall) and of the rows said to have it
     that do (precision); None where there are none. Rows of `confusion` are true classes.
     """
-    counts = np.array(confusion, dtype=int).reshape(len(confusion), -1)
+    counts = np.array(confusion, dtype=int)
     return [
         {
             "name": names[number],

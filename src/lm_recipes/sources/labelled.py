@@ -29,7 +29,7 @@ def load_labelled(
     test: float = 0.1,
     seed: int = 0,
     problem_type: str = SINGLE,
-    label_names: Sequence[str] | None = None,
+    class_names: Sequence[str] | None = None,
     stratify: bool = False,
     cross_domain: Sequence[str] = (),
 ) -> tuple["DatasetDict", list[str]]:
@@ -45,7 +45,7 @@ def load_labelled(
         own_splits: the source's names for "train", "validation" and "test"; None for those it does not have.
         validation, test: shares to take where the source has no such split.
         problem_type: one of PROBLEMS.
-        label_names: the classes in their order. Text in `label_column` must be one of them; numbers count them from 0.
+        class_names: the classes in their order. Text in `label_column` must be one of them; numbers count them from 0.
         stratify: see `stratified_splits`. Otherwise every text draws for itself (`split_of`).
         cross_domain: other sources with the same columns and classes, to be measured on: a split each, under its
             name, without the texts that stand in `train`.
@@ -59,7 +59,7 @@ def load_labelled(
     """
     from datasets import DatasetDict
 
-    _check_problem(problem_type, label_names, stratify)
+    _check_problem(problem_type, class_names, stratify)
     columns = [text_column, *([pair_column] if pair_column else [])]
     named = {name: own for name, own in (own_splits or {}).items() if own}
     tables = {"train": load_table(source, named.get("train"))}
@@ -71,10 +71,10 @@ def load_labelled(
     for name, table in tables.items():
         _check_texts(table, where[name], columns)
 
-    names = [label_column] if problem_type == REGRESSION else list(label_names or ())
-    names = names or class_names([tables[name] for name in own], source, label_column, problem_type == MULTI)
+    names = [label_column] if problem_type == REGRESSION else list(class_names or ())
+    names = names or read_class_names([tables[name] for name in own], source, label_column, problem_type == MULTI)
     labels = {
-        name: _labels(table, where[name], label_column, problem_type, names, bool(label_names))
+        name: _labels(table, where[name], label_column, problem_type, names, bool(class_names))
         for name, table in tables.items()
     }
     keys = {name: _keys(table, columns) for name, table in tables.items()}
@@ -91,13 +91,13 @@ def load_labelled(
     return labelled, names
 
 
-def _check_problem(problem_type: str, label_names: Sequence[str] | None, stratify: bool) -> None:
+def _check_problem(problem_type: str, class_names: Sequence[str] | None, stratify: bool) -> None:
     if problem_type not in PROBLEMS:
         raise UserError(f"--problem_type {problem_type}: must be one of {', '.join(PROBLEMS)}")
-    if problem_type == REGRESSION and (label_names or stratify):
-        raise UserError("--problem_type regression has no classes; leave out --label_names and --stratify")
-    if label_names and len(set(label_names)) < max(len(label_names), 2):
-        raise UserError(f"--label_names {' '.join(label_names)}: two different names are needed at least, each once")
+    if problem_type == REGRESSION and (class_names or stratify):
+        raise UserError("--problem_type regression has no classes; leave out --class_names and --stratify")
+    if class_names and len(set(class_names)) < max(len(class_names), 2):
+        raise UserError(f"--class_names {' '.join(class_names)}: two different names are needed at least, each once")
 
 
 def _places(
@@ -196,7 +196,7 @@ def _classes_in(labels: list) -> set[int]:
     return set(labels) if isinstance(labels[0], int) else set()
 
 
-def class_names(tables: "Sequence[Dataset]", source: str, column: str, many: bool = False) -> list[str]:
+def read_class_names(tables: "Sequence[Dataset]", source: str, column: str, many: bool = False) -> list[str]:
     """The classes in `column`, as text: a ClassLabel's own order, otherwise sorted (numbers by value).
 
     Args:
@@ -237,7 +237,7 @@ def _labels(
         if None in ids:
             raise UserError(
                 f"{where}: row {row}: `{column}` is {values[ids.index(None)]!r}, which is none of the classes "
-                f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}; mend the row, or see --label_names"
+                f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}; mend the row, or see --class_names"
             )
         rows.append(ids)
     if problem_type == MULTI:

