@@ -48,8 +48,8 @@ def main() -> None:
     from lm_recipes.evaluation.answers import Answered, Asking, find_answers, save_asking, span_logits
     from lm_recipes.evaluation.question_baselines import answer_baselines
     from lm_recipes.models.heads import classifier_tokenizer, parameter_counts, with_head
-    from lm_recipes.sources import describe, resolve_model
-    from lm_recipes.sources.questions import limits_of, load_questions
+    from lm_recipes.sources import resolve_model
+    from lm_recipes.sources.questions import describe_questions, limits_of, load_questions
     from lm_recipes.tokenization.windows import cut_windows, prepare_tokenizer
     from lm_recipes.training import adapters, finetuning, preflight
     from lm_recipes.training.answering import AnswerTrainer, answer_loss
@@ -126,7 +126,8 @@ def main() -> None:
         summary=f"{model_args.model_name_or_path} fine-tuned on {args.source}: {found}, mean of {len(runs)} seed(s).",
         inputs={"model": model_args.model_name_or_path, "data": args.source}, metrics=metrics,
         seconds={"total": time.perf_counter() - start, "train": sum(seconds)},
-        base_model=model_args.model_name_or_path, datasets=[describe(args.source)], limits=limits_of(args.source),
+        base_model=model_args.model_name_or_path, datasets=[describe_questions(args.source)],
+        limits=limits_of(args.source),
     )  # fmt: skip
     ready = output_dir
     if model_args.use_peft and args.merge_adapter:

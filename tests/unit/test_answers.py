@@ -15,11 +15,12 @@ from lm_recipes.evaluation.answer_scores import (
     exact_and_f1,
     report,
     scores_of,
-    squad_scores,
+    summary,
     worst_answers,
 )
 from lm_recipes.evaluation.answers import Answered, Asking, Span, asking_of, find_answers, rank, save_asking
 from lm_recipes.evaluation.choices import report as choice_report
+from lm_recipes.evaluation.metrics import load as load_metric
 from lm_recipes.evaluation.question_baselines import answer_baselines, choice_baselines, rarity, sliding_window
 from lm_recipes.launch import UserError
 
@@ -202,15 +203,34 @@ def asked(right: list[list[str]], split: str = "t") -> Dataset:
     )
 
 
-def test_the_mean_over_questions_is_squads_own_number():
-    questions = asked([["ab"], ["cd ef"], [], [], ["gh", "ef gh"]])
-    found = [answered(1.0, "ab"), answered(1.0, "cd"), answered(1.0, "cd"), answered(-9.0), answered(1.0, "ef gh")]
-    exact, f1 = scores_of(found, questions, 0.0).mean(axis=1)
-    squad = squad_scores(found, questions, 0.0)
-    assert (squad["exact"], squad["f1"]) == pytest.approx((exact, f1))
-    assert f1 == pytest.approx((1 + 2 / 3 + 0 + 1 + 1) / 5)
-    assert squad["f1_without_answer"] == 0.5
-    assert squad["f1_with_answer"] == pytest.approx((1 + 2 / 3 + 1) / 3)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(-3, 3),
+            st.sampled_from(["ab", "the AB!", "ab cd", "the", "zz"]),
+            st.lists(st.sampled_from(["ab", "ab cd ef", "An", "cd, ef"]), max_size=3),
+        ),
+        min_size=4,
+        max_size=12,
+    )
+)
+@settings(deadline=None, max_examples=12)
+def test_scores_are_those_of_the_squad_v2_metric(rows):
+    found, questions = [answered(score, text) for score, text, _ in rows], asked([right for *_, right in rows])
+    each = scores_of(found, questions, 0.5)
+    predictions = [
+        {"id": id, "prediction_text": one.text(0.5), "no_answer_probability": 0.0}
+        for id, one in zip(questions["id"], found, strict=True)
+    ]
+    references = [{"id": row["id"], "answers": row["answers"]} for row in questions]
+    squad = load_metric("squad_v2").compute(predictions=predictions, references=references)
+    ours = summary(each[None], questions)
+    for name in ("exact", "f1"):
+        assert ours[f"{name}_low"] <= ours[name] <= ours[f"{name}_high"]
+        assert 100 * ours[name] == pytest.approx(squad[name])
+        for prefix, kind in (("HasAns", "with"), ("NoAns", "without")):
+            assert 100 * ours.get(f"{name}_{kind}_answer", 0) == pytest.approx(squad.get(f"{prefix}_{name}", 0))
+            assert ours.get(f"rows_{kind}_answer") == squad.get(f"{prefix}_total")
 
 
 def test_the_report_chooses_seed_and_threshold_on_validation_and_lists_the_worst_answers():

@@ -243,7 +243,7 @@ def test_choices_may_be_columns_or_the_hubs_table_with_names(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"label": 3}, "row 41 .id 41.: `label` is 3, which is the number, letter or text of none of its 3 choices"),
+        ({"label": 3}, "row 41 .id 41.: `label` is 3: no number, letter or text of one of its 3 choices"),
         ({"label": "four"}, "`label` is 'four'"),
         ({"label": None}, "`label` is None"),
         ({"choices": ["one", "two"]}, "2 choices, but the first row has 3"),

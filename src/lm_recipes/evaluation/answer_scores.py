@@ -7,7 +7,6 @@ import numpy as np
 
 from lm_recipes.evaluation.answers import Answered
 from lm_recipes.evaluation.classification import interval
-from lm_recipes.evaluation.metrics import load
 from lm_recipes.evaluation.metrics.answers import best, exact_match, word_f1
 
 if TYPE_CHECKING:
@@ -59,24 +58,9 @@ def best_scores(answered: Sequence[Answered], questions: "Dataset") -> dict[str,
 
 
 def scores_of(answered: Sequence[Answered], questions: "Dataset", threshold: float | None) -> np.ndarray:
-    """Exact match and F1 of each question, float `[2, N]`."""
+    """Exact match and F1 of each question, float `[2, N]`; their means are those of metric `squad_v2`, over 100."""
     pairs = zip(answered, questions["answers"], strict=True)
     return np.array([exact_and_f1(found.text(threshold), right["text"]) for found, right in pairs]).T
-
-
-def squad_scores(answered: Sequence[Answered], questions: "Dataset", threshold: float | None) -> dict[str, float]:
-    """SQuAD 2.0's own numbers, as shares: `exact` and `f1`, and those of questions with and without an answer."""
-    said = [
-        {"id": id, "prediction_text": found.text(threshold), "no_answer_probability": 0.0}
-        for id, found in zip(questions["id"], answered, strict=True)
-    ]
-    right = [{"id": row["id"], "answers": row["answers"]} for row in questions.select_columns(["id", "answers"])]
-    found = load("squad_v2").compute(predictions=said, references=right)
-    names = {
-        "exact": "exact", "f1": "f1", "HasAns_exact": "exact_with_answer", "HasAns_f1": "f1_with_answer",
-        "NoAns_f1": "f1_without_answer",
-    }  # fmt: skip
-    return {name: found[key] / 100 for key, name in names.items() if key in found}
 
 
 def report(runs: Mapping[int, Mapping[str, Sequence[Answered]]], questions: "DatasetDict") -> dict:
@@ -94,12 +78,8 @@ def report(runs: Mapping[int, Mapping[str, Sequence[Answered]]], questions: "Dat
     thresholds = {seed: choose_threshold(found["validation"], right) for seed, found in runs.items()}
     metrics, f1 = {}, {}
     for split in ("test", "validation"):
-        own = [squad_scores(found[split], questions[split], thresholds[seed]) for seed, found in runs.items()]
         each = np.stack([scores_of(found[split], questions[split], thresholds[seed]) for seed, found in runs.items()])
-        metrics[split] = {name: float(np.mean([scores[name] for scores in own])) for name in own[0]}
-        for place, name in enumerate(("exact", "f1")):
-            metrics[split][f"{name}_low"], metrics[split][f"{name}_high"] = interval(each[:, place])
-        metrics[split]["rows"] = len(questions[split])
+        metrics[split] = summary(each, questions[split])
         f1[split] = dict(zip(runs, each[:, 1].mean(axis=1).tolist(), strict=True))
     per_seed = [
         {"seed": seed, "validation": f1["validation"][seed], "test": f1["test"][seed]}
@@ -110,6 +90,25 @@ def report(runs: Mapping[int, Mapping[str, Sequence[Answered]]], questions: "Dat
     errors = worst_answers(runs[saved]["test"], questions["test"], thresholds[saved])
     chosen = {"saved_seed": saved, "null_score_diff_threshold": thresholds[saved]}
     return metrics | {"per_seed": per_seed} | chosen | {"errors": errors}
+
+
+def summary(each: np.ndarray, questions: "Dataset") -> dict[str, float]:
+    """Means over models and questions, with 95 % intervals over questions: of all, and of those with an answer
+    (SQuAD 2.0's `HasAns_`) and without (`NoAns_`), where there are such.
+
+    Args:
+        each: of S models' `scores_of`, float `[S, 2, N]`.
+    """
+    found: dict[str, float] = {}
+    for name, values in (("exact", each[:, 0]), ("f1", each[:, 1])):
+        low, high = interval(values)
+        found |= {name: float(values.mean(axis=0).mean()), f"{name}_low": low, f"{name}_high": high}
+    answerable = np.array([bool(answers["text"]) for answers in questions["answers"]])
+    for name, rows in (("with", answerable), ("without", ~answerable)):
+        if rows.any():
+            exact, f1 = each[:, :, rows].mean(axis=(0, 2)).tolist()
+            found |= {f"exact_{name}_answer": exact, f"f1_{name}_answer": f1, f"rows_{name}_answer": int(rows.sum())}
+    return found | {"rows": len(answerable)}
 
 
 def worst_answers(

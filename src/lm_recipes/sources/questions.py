@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lm_recipes.artifacts import read_json
 from lm_recipes.launch import UserError
-from lm_recipes.sources import load_table
+from lm_recipes.sources import describe, load_table
 from lm_recipes.sources.splits import split_of
 
 if TYPE_CHECKING:
@@ -159,6 +159,16 @@ def load_asked(
     return rows
 
 
+def describe_questions(source: str) -> dict[str, str]:
+    """`sources.describe`, which does not know JSON; such files are described as questions."""
+    found = _json_files(source)
+    if not found:
+        return describe(source)
+    size = sum(file.stat().st_size for file in found)
+    about = {"what": f"questions in {len(found)} JSON files", "size": f"{size / 1e6:.1f} MB"}
+    return {"name": source, "licence": "", "homepage": "", "archive": ""} | about
+
+
 def limits_of(source: str) -> str:
     """What the card of a model says that was trained on `source`; "" where nothing more is known of it."""
     if not source.startswith("demo:"):
@@ -198,16 +208,18 @@ def _tables(source: str, own_splits: dict | None, columns: Sequence[str]) -> dic
 
 
 def _rows(source: str, split: str | None) -> Iterable[dict]:
+    found = _json_files(source)
+    if Path(source).suffix == ".json" and split not in (None, "train"):
+        raise UserError(f"{source}: one file has no split `{split}`; name its folder, with {split}.json in it")
+    if Path(source).suffix != ".json":
+        found = [file for file in found if re.split(r"[.-]", file.name)[0] == (split or "train")]
+    return [row for file in found for row in _json_rows(file)] if found else load_table(source, split)
+
+
+def _json_files(source: str) -> list[Path]:
+    """The JSON files that a source means, which `load_table` does not read: itself, or those in its folder."""
     path = Path(source).expanduser()
-    if path.suffix == ".json":
-        if split not in (None, "train"):
-            raise UserError(f"{source}: one file has no split `{split}`; name its folder, with {split}.json in it")
-        return _json_rows(path)
-    if path.is_dir():
-        parts = [file for file in sorted(path.glob("*.json")) if re.split(r"[.-]", file.name)[0] == (split or "train")]
-        if parts:
-            return [row for part in parts for row in _json_rows(part)]
-    return load_table(source, split)
+    return [path] if path.suffix == ".json" else sorted(path.glob("*.json")) if path.is_dir() else []
 
 
 def _json_rows(path: Path) -> list[dict]:
