@@ -130,6 +130,8 @@ def recipe(main: Callable[[], None]) -> None:
     _start_with_large_heap(os.path.abspath(main.__code__.co_filename))
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logger.setLevel(logging.INFO if is_main_process() else logging.ERROR)
+    # peft imports bitsandbytes where it is installed, which then asks for a package that no run here needs
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         main()
     except UserError as error:

@@ -1,5 +1,6 @@
 """How does an encoder or decoder get a head for a task?"""
 
+import torch
 from transformers import AutoConfig, PreTrainedModel, set_seed
 
 from lm_recipes.launch import UserError
@@ -68,6 +69,9 @@ def with_head(
         config.pad_token_id = pad_token_id
     if bidirectional:
         config.is_causal = False  # transformers' decoders make their masks by this
+    if options.get("quantization_config") is not None:  # a head is trained, and rounded weights cannot be
+        with torch.device("meta"):
+            options["quantization_config"].llm_int8_skip_modules = head_modules(auto_class.from_config(config))
     if from_scratch:
         model = auto_class.from_config(
             config, dtype=options["dtype"], attn_implementation=options.get("attn_implementation")
@@ -82,9 +86,18 @@ def with_head(
     return model
 
 
-def parameter_counts(model: PreTrainedModel) -> dict[str, int]:
-    """`parameters` and `trainable_parameters` of a model or of one with an adapter."""
-    return {
-        "parameters": model.num_parameters(),
-        "trainable_parameters": model.num_parameters(only_trainable=True),
-    }
+def head_modules(model: PreTrainedModel) -> list[str]:
+    """Names of the modules with weights between an encoder's layers and the logits, its pooler included."""
+    outside = {name: child for name, child in model.named_children() if child is not model.base_model}
+    if getattr(model.base_model, "pooler", None) is not None:
+        outside[f"{model.base_model_prefix}.pooler"] = model.base_model.pooler
+    return [name for name, module in outside.items() if any(True for _ in module.parameters())]
+
+
+def parameter_counts(model: torch.nn.Module) -> dict[str, int]:
+    """`parameters` and `trainable_parameters` of a model or of one with an adapter, prompts included."""
+    if hasattr(model, "get_nb_trainable_parameters"):  # peft's; `num_parameters` would be the base's
+        trainable, total = model.get_nb_trainable_parameters()
+    else:
+        trainable, total = model.num_parameters(only_trainable=True), model.num_parameters()
+    return {"parameters": total, "trainable_parameters": trainable}

@@ -36,6 +36,28 @@ LOADING = {
     'ids = tokenizer("The city of <|extra_0|> is the capital.<|eos|>", return_tensors="pt").input_ids\n'
     "tokenizer.decode(model.generate(ids, max_new_tokens=16)[0])",
 }
+_LABELS = (
+    'about = PeftConfig.from_pretrained("{path}").auto_mapping["config"]\n'
+    'about["id2label"] = {{int(number): name for number, name in about["id2label"].items()}}\n'
+)
+# AutoModelFor...from_pretrained("{path}") has no names of classes, no room for new tokens, and not every method of peft
+LOADING_ADAPTER = {
+    "text-classification": "from peft import AutoPeftModelForSequenceClassification, PeftConfig\n"
+    f"from transformers import AutoTokenizer, pipeline\n\n{_LABELS}"
+    'model = AutoPeftModelForSequenceClassification.from_pretrained("{path}", **about)\n'
+    'tokenizer = AutoTokenizer.from_pretrained("{path}")\n'
+    'pipeline("text-classification", model=model, tokenizer=tokenizer)("What a film!")',
+    "token-classification": "from peft import AutoPeftModelForTokenClassification, PeftConfig\n"
+    f"from transformers import AutoTokenizer, pipeline\n\n{_LABELS}"
+    'model = AutoPeftModelForTokenClassification.from_pretrained("{path}", **about)\n'
+    'tokenizer = AutoTokenizer.from_pretrained("{path}")\n'
+    'tag = pipeline("token-classification", model=model, tokenizer=tokenizer, aggregation_strategy="first")\n'
+    'tag("Ada met Babbage.")',
+    "chat": "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer, pipeline\n\n"
+    'model = AutoPeftModelForCausalLM.from_pretrained("{path}")\n'
+    'chat = pipeline("text-generation", model=model, tokenizer=AutoTokenizer.from_pretrained("{path}"))\n'
+    'chat([{{"role": "user", "content": "Hello!"}}], max_new_tokens=64)',
+}
 
 HUB_LICENCES = set(
     "mit apache-2.0 bsd-3-clause gpl-3.0 gfdl cc0-1.0 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-4.0 "
@@ -322,9 +344,13 @@ def _eval_results(metrics: dict, pipeline_tag: str, datasets: Sequence[dict]) ->
 
 def _how_to_load(record: dict, pipeline_tag: str, adapter: bool) -> str:
     path = record["config"].get("hub_model_id") or "path/to/this/directory"
-    chat = record["config"].get("assistant_only_loss")
-    code = LOADING["chat" if chat else pipeline_tag].format(path=path)
-    note = "\n\nA LoRA adapter: its base model is loaded with it." if adapter else ""
+    kind = "chat" if record["config"].get("assistant_only_loss") else pipeline_tag
+    code = (LOADING | LOADING_ADAPTER if adapter else LOADING)[kind].format(path=path)
+    note = "\n\nAn adapter: its base model is loaded with it." if adapter else ""
+    if bits := [name for name in ("load_in_4bit", "load_in_8bit") if record["config"].get(name)]:
+        note += (
+            f" It was trained on a base in {bits[0][-4]} bits; give `from_pretrained` the same `quantization_config`."
+        )
     return f"```python\n{code}\n```{note}"
 
 

@@ -1,6 +1,5 @@
 """How is a model trained through a small adapter, and what of it is saved?"""
 
-import copy
 import difflib
 import logging
 from dataclasses import dataclass, field, fields
@@ -12,6 +11,7 @@ from trl import ModelConfig
 
 from lm_recipes.artifacts import read_json, write_json
 from lm_recipes.launch import UserError
+from lm_recipes.models.heads import head_modules
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,8 @@ LORA_FLAGS = {
     "use_dora": "use_dora", "lora_target_parameters": "target_parameters",
 }  # fmt: skip
 OWN_TARGETS = {"LN_TUNING", "TRAINABLE_TOKENS", "ADAPTION_PROMPT"}  # not linear layers
-KEPT = ("id2label", "label2id", "problem_type", "pad_token_id")
+ALL_EMBEDDINGS = ".token_adapter.base_layer.weight"
+KEPT = ("id2label", "problem_type", "pad_token_id")
 
 
 @dataclass
@@ -110,20 +111,22 @@ def with_adapter(model, model_args, task_type: str | None, tokenizer=None, *, pa
         _train_head(config, model)
     if tokens:
         _train_tokens(config, model, tokenizer.convert_tokens_to_ids(tokens))
-    config.auto_mapping = _to_remember(model, task_type, quantized, tokens)
+    config.auto_mapping = _to_remember(model, model_args, task_type)
     config.revision = model_args.model_revision if model_args.model_revision != "main" else None
     # ZeRO-3 gathers parameters of one type only: there the adapter stays in the base's (trl issue 6089).
     same_type = is_deepspeed_zero3_enabled() and quantized is None
     try:
         adapted = get_peft_model(model, config, autocast_adapter_dtype=not same_type)
     except (ValueError, TypeError, NotImplementedError) as error:
-        raise UserError(f"--peft_method {config.peft_type.lower()}: {one_line(error)}") from error
+        reason = one_line(error).replace("`target_modules` in `peft_config`", "--lora_target_modules")
+        raise UserError(f"--peft_method {config.peft_type.lower()}: {reason}") from error
     for module in adapted.modules():
         if isinstance(module, TrainableTokensWrapper):
             module.bias = None  # TRL's loss asks an output layer for it; one that has a bias was refused
     if changes_base(config):
         state = get_peft_model_state_dict(adapted)
-        adapted.adapter_before_training = {k: v.detach().clone() for k, v in state.items() if ".lora_" in k}
+        start = {name: weight for name, weight in state.items() if ".lora_A." in name or ".lora_B." in name}
+        adapted.adapter_before_training = {name: weight.detach().clone() for name, weight in start.items()}
     return adapted
 
 
@@ -209,16 +212,9 @@ def _train_head(config, model) -> None:
     """A head may be new, with random weights that no base model could give back: it is saved whole, not adapted."""
     if not hasattr(config, "modules_to_save"):
         raise UserError(f"--peft_method {config.peft_type.lower()} trains no new head beside itself; take another one")
-    config.modules_to_save = sorted({*(config.modules_to_save or []), *_head_modules(model)})
+    config.modules_to_save = sorted({*(config.modules_to_save or []), *head_modules(model)})
     if hasattr(config, "exclude_modules") and not config.exclude_modules:
         config.exclude_modules = rf".*\b({'|'.join(config.modules_to_save)})\b.*"
-
-
-def _head_modules(model) -> list[str]:
-    """Names of the modules between an encoder's layers and the class logits."""
-    outside = [name for name, child in model.named_children() if child is not model.base_model]
-    with_weights = [name for name in outside if any(True for _ in getattr(model, name).parameters())]
-    return with_weights + (["pooler"] if getattr(model.base_model, "pooler", None) is not None else [])
 
 
 def _train_tokens(config, model, ids: list[int]) -> None:
@@ -234,57 +230,66 @@ def _train_tokens(config, model, ids: list[int]) -> None:
         config.trainable_token_indices[names[id(head)]] = list(ids)
 
 
-def _to_remember(model, task_type: str | None, quantized, tokens: list[str]) -> dict | None:
+def _to_remember(model, model_args, task_type: str | None) -> dict | None:
     """What the base's own config will not say when the adapter is loaded, for `adapter_config.json`."""
     kept = {name: getattr(model.config, name, None) for name in KEPT if task_type != "CAUSAL_LM"}
     about = {"config": {name: value for name, value in kept.items() if value is not None}}
-    about |= {"quantization": quantized.to_dict()} if quantized is not None else {}
-    about |= {"embeddings": model.get_input_embeddings().num_embeddings} if tokens else {}
+    if "id2label" in about["config"]:
+        about["config"]["label2id"] = {name: number for number, name in kept["id2label"].items()}
+    if getattr(model.config, "quantization_config", None) is not None:
+        about["quantization"] = model.config.quantization_config.to_dict()
+    if getattr(model_args, "train_tokens", None):
+        about["embeddings"] = model.get_input_embeddings().num_embeddings
+    if (model_args.model_name_or_path or "").startswith("demo:"):
+        about["base"] = model_args.model_name_or_path  # on another machine its files lie elsewhere
     return {name: value for name, value in about.items() if value} or None
 
 
 def complete_adapter(model, directory: str | Path) -> None:
-    """Mend what peft just saved of an adapter, so that it can be loaded on the base as it was before training.
+    """Mend what peft just saved of an adapter, so that it is small and loads on the base as it was before training.
 
-    PiSSA and OLoRA train on W - B0 A0. What they learned, B A - B0 A0, is a LoRA of twice the rank on W itself; other
-    adapters then share the base, and loading decomposes nothing. (peft's own conversion,
-    `path_initial_model_for_weight_conversion`, drops heads, new tokens and DoRA's magnitudes.) And of an adapter
-    without a task type peft overwrites what `with_adapter` noted about its base.
+    - PiSSA and OLoRA train on W - B0 A0. What they learned, B A - B0 A0, is a LoRA of twice the rank on W itself; other
+      adapters then share the base, and loading decomposes nothing. (peft's own conversion,
+      `path_initial_model_for_weight_conversion`, drops heads, new tokens and DoRA's magnitudes.)
+    - With new tokens peft saves all embeddings, and once more as the output layer, beside the rows that were trained.
+    - Of an adapter without a task type peft overwrites what `with_adapter` noted about its base.
     """
     if not hasattr(model, "peft_config"):
         return
-    config = model.peft_config["default"]
-    if getattr(model, "adapter_before_training", None) is not None:
-        config = _save_on_unchanged_base(model, directory)
-    if config.task_type is None and config.auto_mapping:
-        path = Path(directory, "adapter_config.json")
-        saved = read_json(path, "adapter")
-        saved["auto_mapping"] = (saved["auto_mapping"] or {}) | config.auto_mapping
-        write_json(path, saved)
+    config, weights = model.peft_config["default"], Path(directory, "adapter_model.safetensors")
+    start = getattr(model, "adapter_before_training", None)
+    if start is not None or getattr(config, "trainable_token_indices", None):
+        from safetensors.torch import load_file, save_file
+
+        state = {name: _trained(name, weight, start) for name, weight in load_file(weights).items()}
+        state = {name: weight for name, weight in state.items() if not name.endswith(ALL_EMBEDDINGS)}
+        new = weights.with_suffix(".new")  # the old file is still mapped
+        save_file(state, new, metadata={"format": "pt"})
+        new.replace(weights)
+    path = Path(directory, "adapter_config.json")
+    saved = read_json(path, "adapter")
+    saved["auto_mapping"] = (saved["auto_mapping"] or {}) | (config.auto_mapping or {}) or None
+    write_json(path, saved | (_twice_the_rank(config) if start is not None else {}))
 
 
-def _save_on_unchanged_base(model, directory: str | Path):
-    from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
+def _trained(name: str, weight: torch.Tensor, start: dict[str, torch.Tensor] | None) -> torch.Tensor:
+    """[A; A0] and [B, -B0] of LoRA's A and B, everything else as it is."""
+    if start is None or name not in start:
+        return weight
+    before = start[name].to(weight)
+    return torch.cat([weight, before], dim=0) if ".lora_A." in name else torch.cat([weight, -before], dim=1)
 
-    state, start = {}, model.adapter_before_training
-    for name, weight in get_peft_model_state_dict(model).items():
-        if ".lora_A." in name:
-            weight = torch.cat([weight, start[name].to(weight)], dim=0)
-        elif ".lora_B." in name:
-            weight = torch.cat([weight, -start[name].to(weight)], dim=1)
-        state[name] = weight.detach().cpu().clone()
-    config = copy.copy(model.peft_config["default"])
-    scale = 2**0.5 if config.use_rslora else 2  # alpha / r, or alpha / sqrt(r), is as before
-    config.r, config.lora_alpha = 2 * config.r, scale * config.lora_alpha
-    config.rank_pattern = {name: 2 * rank for name, rank in (config.rank_pattern or {}).items()}
-    config.alpha_pattern = {name: scale * alpha for name, alpha in (config.alpha_pattern or {}).items()}
-    config.init_lora_weights, config.inference_mode = True, True
-    save_file(state, Path(directory, "adapter_model.safetensors"), metadata={"format": "pt"})
-    base = type(model.get_base_model())
-    about = {"base_model_class": base.__name__, "parent_library": base.__module__}
-    config.save_pretrained(str(directory), auto_mapping_dict=about if config.task_type is None else None)
-    return config
+
+def _twice_the_rank(config) -> dict[str, object]:
+    """Settings of a `LoraConfig` with twice the ranks whose scale, alpha / r or alpha / sqrt(r), is as before."""
+    scale = 2**0.5 if config.use_rslora else 2
+    return {
+        "r": 2 * config.r,
+        "lora_alpha": scale * config.lora_alpha,
+        "rank_pattern": {name: 2 * rank for name, rank in (config.rank_pattern or {}).items()},
+        "alpha_pattern": {name: scale * alpha for name, alpha in (config.alpha_pattern or {}).items()},
+        "init_lora_weights": True,
+    }
 
 
 def saved_labels(adapter: str) -> dict[str, object]:

@@ -8,6 +8,7 @@ from lm_recipes.artifacts import atomic_directory, write_results
 from lm_recipes.launch import UserError
 from lm_recipes.models.loading import loading, without_loading_report
 from lm_recipes.models.quantization import need_bitsandbytes
+from lm_recipes.sources import resolve_model
 from lm_recipes.training.adapters import changes_base, one_line, read_config, saved_labels
 
 AUTO_CLASSES = {
@@ -64,7 +65,7 @@ def _base(auto_class: type, adapter: str, config, dequantize: bool, options: dic
     from transformers import AutoConfig
     from transformers.quantizers import AutoQuantizationConfig
 
-    about, name = config.auto_mapping or {}, config.base_model_name_or_path
+    about, name = config.auto_mapping or {}, base_name(config)
     if "quantization" in about:
         need_bitsandbytes(f"{adapter}: its base was loaded with bitsandbytes; loading it")
         options = options | {"quantization_config": AutoQuantizationConfig.from_dict(about["quantization"])}
@@ -82,15 +83,21 @@ def _base(auto_class: type, adapter: str, config, dequantize: bool, options: dic
     return base
 
 
+def base_name(config) -> str:
+    """Directory or Hub id of an adapter's base; a demo model is found (or fetched) on any machine."""
+    about = config.auto_mapping or {}
+    return resolve_model(about["base"]) if "base" in about else config.base_model_name_or_path
+
+
 def _refuse_strangers(adapters: dict[str, str], configs: dict) -> None:
     (first, expected), *others = configs.items()
     if dotted := [name for name in adapters if "." in name]:
         raise UserError(f"adapter name {dotted[0]}: no dots, please")
     for name, config in others:
-        if config.base_model_name_or_path != expected.base_model_name_or_path:
+        if (other := base_name(config)) != (base := base_name(expected)):
             raise UserError(
-                f"{adapters[name]} was trained on {config.base_model_name_or_path}, {adapters[first]} on "
-                f"{expected.base_model_name_or_path}; only adapters of one base can be switched"
+                f"{adapters[name]} was trained on {other}, {adapters[first]} on {base}; only adapters of one base can "
+                "be switched"
             )
         if config.auto_mapping != expected.auto_mapping:
             raise UserError(f"{adapters[name]} has other classes or tokens than {adapters[first]}; load it by itself")
@@ -125,6 +132,7 @@ def merge_adapter(adapter: str, output_dir: str | Path, dtype: str = "float32") 
     model = load_adapters(auto_class, {"default": adapter}, dequantize=True, dtype=torch.float32)
     tokenizer = _tokenizer(adapter, config)
     expected = _answers(model)
+    _unwrap_heads(model)
     try:
         merged = model.merge_and_unload(safe_merge=True)
     except (NotImplementedError, ValueError, AttributeError) as error:
@@ -148,14 +156,24 @@ def merge_adapter(adapter: str, output_dir: str | Path, dtype: str = "float32") 
     return difference
 
 
+def _unwrap_heads(model) -> None:
+    """Put trained heads in their places: but for LoRA, peft fails to where a head has several layers."""
+    from peft.utils.other import ModulesToSaveWrapper
+
+    base = model.get_base_model()
+    for name, module in list(base.named_modules()):
+        if isinstance(module, ModulesToSaveWrapper):
+            base.set_submodule(name, module.modules_to_save["default"])
+
+
 def _tokenizer(adapter: str, config):
     from transformers import AutoTokenizer
 
     try:
         return AutoTokenizer.from_pretrained(adapter)
     except (OSError, ValueError):  # many adapters on the Hub come without one
-        with loading(config.base_model_name_or_path):
-            return AutoTokenizer.from_pretrained(config.base_model_name_or_path, revision=config.revision)
+        with loading(base_name(config)):
+            return AutoTokenizer.from_pretrained(base_name(config), revision=config.revision)
 
 
 @torch.no_grad()
