@@ -23,6 +23,7 @@ class SftRecipe:
     validation_share: float = field(default=0.1, metadata={"help": "Share of dialogues, by hash."})
     test_share: float = field(default=0.1, metadata={"help": "Share of dialogues, by hash."})
     train_rows: int | None = field(default=None, metadata={"help": "Learn from so many, others for each seed."})
+    eval_dialogues: int | None = field(default=200, metadata={"help": "Test dialogues to measure with, by hash."})
     general: str | None = field(default=None, metadata={"help": "Texts on which forgetting is measured, if given."})
     general_documents: int = field(default=64, metadata={"help": "How many held-out ones of them."})
     merge_adapter: bool = field(default=False, metadata={"help": "Write adapter + base to OUTPUT_DIR/merged."})
@@ -39,11 +40,12 @@ def main() -> None:
     from transformers import AutoModelForCausalLM, set_seed
     from trl import SFTTrainer
 
-    from lm_recipes.alignment import encode, few_dialogues, fit_dialogues, load_dialogues, prepare_tokenizer
+    from lm_recipes import alignment
     from lm_recipes.artifacts import fingerprint
-    from lm_recipes.evaluation.dialogues import held_out
-    from lm_recipes.evaluation.few_shot import kinds_of_answers, right_answers
+    from lm_recipes.evaluation.dialogues import before_and_after, held_out, in_words
+    from lm_recipes.evaluation.few_shot import answering, kinds_of_answers
     from lm_recipes.evaluation.forgetting import change, text_bits_per_byte
+    from lm_recipes.models.heads import parameter_counts
     from lm_recipes.models.loading import load_tokenizer, loading
     from lm_recipes.sources import describe, resolve_model
     from lm_recipes.sources.split_texts import split_texts
@@ -60,7 +62,7 @@ def main() -> None:
     base = resolve_model(model_args.model_name_or_path)
     tokenizer = load_tokenizer(base, training_args.max_length, model_args.model_revision)
     adapters.add_tokens(tokenizer, model_args)
-    prepare_tokenizer(tokenizer, training_args.chat_template_path)
+    alignment.prepare_tokenizer(tokenizer, training_args.chat_template_path)
     training_args.chat_template_path = None  # the tokenizer has it now, and its end-of-turn token
     training_args.eos_token = tokenizer.eos_token
     training_args.logging_nan_inf_filter = False  # it would hide a non-finite loss
@@ -68,10 +70,12 @@ def main() -> None:
     # dialogues, cut between exchanges into windows that fit, as ids and labels: TRL packs them and truncates nothing
     columns = {name: getattr(args, name) for name in ("prompt_column", "answer_column", "group_column")}
     shares = {"validation": args.validation_share, "test": args.test_share}
-    dialogues = load_dialogues(args.source, column=args.messages_column, **columns, **shares)
-    dialogues["train"] = few_dialogues(dialogues["train"], args.train_rows, training_args.seed)
-    windows, counts = fit_dialogues(dialogues, tokenizer, training_args.max_length)
-    rows = {name: [encode(tokenizer, window) for window in windows[name]] for name in ("train", "validation")}
+    columns |= {"column": args.messages_column, "control_tokens": alignment.control_tokens(tokenizer)}
+    dialogues = alignment.load_dialogues(args.source, **columns, **shares)
+    dialogues["train"] = alignment.few_dialogues(dialogues["train"], args.train_rows, training_args.seed)
+    dialogues["test"] = alignment.some_dialogues(dialogues["test"], args.eval_dialogues)
+    windows, counts = alignment.fit_dialogues(dialogues, tokenizer, training_args.max_length)
+    rows = {name: [alignment.encode(tokenizer, one) for one in windows[name]] for name in ("train", "validation")}
     settings = asdict(args) | changed_settings(model_args)
     shaping = {"max_length": training_args.max_length, "packing": training_args.packing, "weights": fingerprint(base)}
     identity = preflight.identity_of(training_args, **settings, **shaping, **counts)
@@ -81,12 +85,13 @@ def main() -> None:
     kinds = kinds_of_answers(windows["train"])  # yes and no, say: then it also counts which of them is right
 
     def measured(model) -> dict:
-        found = {"said": held_out(model, tokenizer, windows["test"])}
+        found = held_out(model, tokenizer, windows["test"])
         if kinds:
-            found["accuracy"] = float(right_answers(model, tokenizer, windows["test"], kinds).mean())
-        if general:
-            found["general"] = text_bits_per_byte(model, tokenizer, general, training_args.max_length)
+            found |= answering(model, tokenizer, windows["test"], kinds)
         return found
+
+    def of_general_text(model) -> float | None:
+        return text_bits_per_byte(model, tokenizer, general, training_args.max_length) if general else None
 
     set_seed(training_args.seed)
     with loading(base):
@@ -95,7 +100,7 @@ def main() -> None:
         model.to(training_args.device)
     adapters.embed_tokens(model, tokenizer, model_args)
     preflight.check_vocabulary(tokenizer, model)
-    before = measured(model)
+    before, general_before = measured(model), of_general_text(model)
 
     trainer = SFTTrainer(
         model=adapters.with_adapter(model, model_args, "CAUSAL_LM", tokenizer, packed=training_args.packing),
@@ -107,25 +112,16 @@ def main() -> None:
     )
     preflight.check_batch(trainer.data_collator([trainer.train_dataset[0]]), tokenizer)
     trained = trainer.train(resume_from_checkpoint=checkpoint)
-    after = measured(trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False))
+    tuned = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
 
-    (said, now), test = (before["said"], after["said"]), {}
-    for name, one in (("_before", before), ("", after)):
-        test[f"bits_per_byte{name}"] = one["said"]["bits_per_byte"]
-        test |= {f"accuracy{name}": one["accuracy"]} if kinds else {}
     metrics = {
-        "test": test,
-        "sample": {key: said[key] for key in ("prompt", "reference")}
-        | {"before": said["answer"], "after": now["answer"]},
-        **({"general": change(before["general"], after["general"])} if general else {}),
+        **before_and_after(before, measured(tuned)),
+        **({"general": change(general_before, of_general_text(tuned))} if general else {}),
         **counts,
         "train_tokens_with_a_label": sum(label != -100 for row in rows["train"] for label in row["labels"]),
-        "parameters": trainer.model.num_parameters(),
-        "trainable_parameters": trainer.model.num_parameters(only_trainable=True),
+        **parameter_counts(trainer.model),
     }
-    found = f"{said['bits_per_byte']:.2f} bits per byte of held-out answers before, {now['bits_per_byte']:.2f} after"
-    if kinds:
-        found += f"; {before['accuracy']:.1%} of them right before, {after['accuracy']:.1%} after"
+    found = in_words(metrics)
     finish(
         trainer, title="Chat model", pipeline_tag="text-generation", metrics=metrics,
         summary=f"{model_args.model_name_or_path} fine-tuned on the dialogues of {args.source}: {found}.",
@@ -141,7 +137,7 @@ def main() -> None:
     done(
         f"a chat model: {found}",
         ready,
-        f'python recipes/gpt/generate.py --model_name_or_path {ready} --chat --prompt "My knee hurts."',
+        f'python recipes/gpt/generate.py --model_name_or_path {ready} --chat --prompt "Hello, can you help me?"',
     )
 
 

@@ -8,7 +8,7 @@ from datasets import Dataset
 from tiny_models import gpt, gpt_tokenizer
 from trl import SFTConfig, SFTTrainer
 
-from lm_recipes.alignment import prepare_tokenizer
+from lm_recipes.alignment import encode, prepare_tokenizer
 
 DIALOGUES = [
     [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
@@ -18,10 +18,10 @@ DIALOGUES = [
 
 def trainer_for(model, tokenizer, directory, **flags) -> SFTTrainer:
     args = SFTConfig(
-        directory, packing=True, max_length=120, assistant_only_loss=True, bf16=False, use_cpu=True,
+        directory, packing=True, max_length=120, bf16=False, use_cpu=True,
         activation_checkpointing=False, per_device_train_batch_size=2, report_to="none", **flags,
     )  # fmt: skip
-    rows = Dataset.from_list([{"messages": messages} for messages in DIALOGUES])
+    rows = Dataset.from_list([encode(tokenizer, messages) for messages in DIALOGUES])  # as recipes/gpt/sft.py does
     return SFTTrainer(model, args, train_dataset=rows, processing_class=tokenizer)
 
 

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import gpt, gpt_tokenizer
 
-from lm_recipes.alignment import check_messages, fit_dialogues, load_dialogues, prepare_tokenizer, windows
+from lm_recipes.alignment import (
+    check_messages,
+    control_tokens,
+    fit_dialogues,
+    load_dialogues,
+    prepare_tokenizer,
+    some_dialogues,
+    windows,
+)
 from lm_recipes.alignment.templates import TEMPLATES, training_template
 from lm_recipes.evaluation.dialogues import assistant_bits_per_byte
 from lm_recipes.launch import UserError
@@ -159,10 +167,23 @@ def test_identical_dialogues_never_straddle_a_split(tmp_path):
     assert all(len(splits[name]) == 3 * len(questions[name]) for name in splits)
 
 
-def test_control_tokens_typed_by_a_user_are_refused():
-    dialogues = {"train": [said("hi <|im_end|>", "b")]}
-    with pytest.raises(UserError, match=r"control token <\|im_end\|>"):
-        fit_dialogues(dialogues, chat_tokenizer(), 64)
+def test_control_tokens_typed_by_a_user_are_refused_by_row(tmp_path):
+    rows = [{"messages": said("hi", "b")}, {"messages": said("hi <|im_end|>", "b")}]
+    (tmp_path / "chats.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(UserError, match=r"chats.jsonl: row 2: the control token <\|im_end\|> stands in a message"):
+        load_dialogues(str(tmp_path / "chats.jsonl"), control_tokens=control_tokens(chat_tokenizer()))
+
+
+def test_control_tokens_are_those_that_the_template_writes_and_those_with_a_name():
+    tokenizer = gpt_tokenizer()
+    tokenizer.add_tokens(["<|header|>", "<filename>"], special_tokens=True)
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|header|>{{ m['role'] }} {% generation %}{{ m['content'] }}<|im_end|>"
+        "{% endgeneration %}{% endfor %}"
+    )
+    prepare_tokenizer(tokenizer)
+    assert {"<|header|>", "<|im_end|>", "<|pad|>"} <= set(control_tokens(tokenizer))
+    assert "<filename>" not in control_tokens(tokenizer)
 
 
 def words(messages) -> int:
@@ -215,3 +236,11 @@ def test_bits_per_byte_counts_the_assistants_words_only_whatever_the_batches():
         assert assistant_bits_per_byte(model, tokenizer, conversations, tokens_per_batch) == pytest.approx(
             expected, rel=1e-5
         )
+
+
+def test_some_dialogues_do_not_depend_on_the_order_of_rows():
+    dialogues = [said(f"question {i}", "a") for i in range(40)]
+    some = some_dialogues(dialogues, 7)
+    assert [one for one in dialogues if one in some] == some  # in their order
+    assert sorted(map(str, some_dialogues(dialogues[::-1], 7))) == sorted(map(str, some))
+    assert some_dialogues(dialogues, None) == some_dialogues(dialogues, 99) == dialogues

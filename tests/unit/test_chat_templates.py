@@ -263,7 +263,7 @@ def test_a_csv_file_of_texts_and_classes_has_the_splits_and_the_few_rows_of_a_cl
         rows = csv.writer(stream)
         rows.writerow(["text", "label"])
         rows.writerows([f"{'A  gem' if i % 2 else 'all lost'} {i}", "good" if i % 2 else "bad"] for i in range(80))
-    columns = {"prompt_column": "text", "answer_column": "label", "group_column": "text"}
+    columns = {"prompt_column": "text", "answer_column": "label"}
     dialogues = load_dialogues(str(path), **columns)
     labelled, _ = load_labelled(str(path))
     for split, rows in dialogues.items():
@@ -276,3 +276,16 @@ def test_a_csv_file_of_texts_and_classes_has_the_splits_and_the_few_rows_of_a_cl
         few_dialogues(dialogues["train"], 999, seed=3)
     with pytest.raises(UserError, match="give both or neither"):
         load_dialogues(str(path), prompt_column="text")
+
+
+@pytest.mark.parametrize(("row", "column"), [({"asked": "", "said": "a"}, "asked"), ({"asked": "q"}, "said")])
+def test_a_missing_turn_of_a_table_is_named_by_file_row_and_column(row, column, tmp_path):
+    with pytest.raises(UserError, match=f"chats.jsonl: row 2: {column}: empty"):
+        load(tmp_path, {"asked": "q", "said": "a"}, row, prompt_column="asked", answer_column="said")
+
+
+def test_answers_to_one_prompt_never_straddle_a_split(tmp_path):
+    rows = [{"asked": f"q{i % 30}", "said": f"a{i}"} for i in range(90)]
+    splits = load(tmp_path, *rows, prompt_column="asked", answer_column="said", validation=0.2, test=0.2)
+    asked = [{messages[0]["content"] for messages in dialogues} for dialogues in splits.values()]
+    assert sum(map(len, asked)) == 30

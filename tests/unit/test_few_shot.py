@@ -16,6 +16,7 @@ from lm_recipes.alignment import prepare_tokenizer
 from lm_recipes.evaluation.few_shot import (
     SCORINGS,
     Prompt,
+    answering,
     cut_texts,
     examples_of,
     kinds_of_answers,
@@ -91,7 +92,7 @@ def test_calibration_divides_by_what_is_said_of_nothing():
     free = np.log([[0.8, 0.15, 0.05], [0.6, 0.25, 0.15]])  # likes the first, whatever it is asked
     found = score(plain, free, lengths=[1, 1, 2])
     prior = np.array([0.7, 0.2, 0.1])  # as arXiv 2102.09690 has it: W = diag(p_cf)^-1
-    np.testing.assert_allclose(found["calibrated"], np.log(np.exp(plain) / prior))
+    np.testing.assert_allclose(found["calibrated"], np.log(np.exp(plain) / prior), atol=1e-12)
     assert found["plain"].argmax(1).tolist() == [0, 0]
     assert found["calibrated"].argmax(1).tolist() == [1, 1]
     np.testing.assert_allclose(found["length"], plain / [1, 1, 2])
@@ -176,8 +177,8 @@ def dialogue(asked: str, answer: str) -> list[dict]:
 
 
 def test_few_different_answers_are_classes_and_many_are_none():
-    few = [dialogue(f"q{i}", ("yes", "no")[i % 2]) for i in range(20)]
-    assert kinds_of_answers(few) == ["no", "yes"]
+    few = [dialogue(f"q{i}", "no" if i % 3 else "yes") for i in range(20)]
+    assert kinds_of_answers(few) == ["no", "yes"]  # the commonest first
     assert kinds_of_answers(few[:8]) == []  # too few to tell
     assert kinds_of_answers([dialogue(f"q{i}", f"a{i}") for i in range(20)]) == []
     assert kinds_of_answers([dialogue(f"q{i}", "yes") for i in range(20)]) == []
@@ -194,6 +195,10 @@ def test_an_answer_is_right_when_it_is_the_likeliest_of_all_kinds():
     answers = [tokenizer(f"{kind}<|im_end|>")["input_ids"] for kind in ("no", "yes")]
     assert right["yes"][0] == bool(one_by_one(model, [ids], answers)[0].argmax())
     assert not right_answers(model, tokenizer, [dialogue(asked[0], "maybe")], ["no", "yes"]).any()
+    found = answering(model, tokenizer, [dialogue(one, "no") for one in asked], ["no", "yes"])
+    assert found["accuracy"] == pytest.approx(right["no"].mean())
+    assert found["accuracy_low"] <= found["accuracy"] <= found["accuracy_high"]
+    assert found["accuracy_of_the_commonest_answer"] == 1
 
 
 # --- the script ---

@@ -18,7 +18,13 @@ def test_every_dialogue_can_be_learned_from(name):
     assert len(set(rows["id"])) == len(rows)
     splits = load_dialogues(name)
     assert sum(map(len, splits.values())) == len(rows)
-    assert {"chitchat": 6_500, "alpaca": 990, "tool-calls": 300}[name.removeprefix("demo:")] <= len(rows)
+
+
+def test_an_instruction_about_nothing_is_the_instruction_alone():
+    questions = load_table("demo:alpaca")["question"]
+    assert not any("noinput" in question.lower() for question in questions)
+    assert sum("\n\n" in question for question in questions) > 300
+    assert len(set(questions)) < len(questions)  # copies: sft-instructions.yaml keeps them in one split
 
 
 def test_conversations_alternate_and_are_answered():
@@ -105,4 +111,4 @@ def test_a_corpus_keeps_its_own_splits(corpus_dir):
 def test_every_set_says_what_it_is_how_many_rows_it_has_and_under_which_licence():
     for name, (*_, rows, _) in instructions.SETS.items():
         assert all(describe(name).values()), name
-        assert rows is None or len(load_table(name)) == rows
+        assert len(load_table(name)) == rows

@@ -5,18 +5,21 @@ from lm_recipes.alignment.dialogues import (
     few_dialogues,
     fit_dialogues,
     load_dialogues,
+    some_dialogues,
     windows,
 )
-from lm_recipes.alignment.templates import encode, prepare_tokenizer, render, training_template
+from lm_recipes.alignment.templates import control_tokens, encode, prepare_tokenizer, render, training_template
 
 __all__ = [
     "check_messages",
+    "control_tokens",
     "encode",
     "few_dialogues",
     "fit_dialogues",
     "load_dialogues",
     "prepare_tokenizer",
     "render",
+    "some_dialogues",
     "training_template",
     "windows",
 ]

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
@@ -44,6 +44,7 @@ def load_dialogues(
     validation: float = 0.1,
     test: float = 0.1,
     seed: int = 0,
+    control_tokens: Sequence[str] = (),
 ) -> dict[str, list[Messages]]:
     """Checked dialogues by split ("train", "validation", "test"), divided by a hash of the whole dialogue.
 
@@ -53,7 +54,9 @@ def load_dialogues(
         column: with lists of messages.
         prompt_column, answer_column: both instead of `column`: a user's turn and its answer, as a CSV file has them.
         group_column: rows with the same value are in the same split: the pieces of one consultation, the questions on
-            one document. It is compared like the texts of `load_labelled`, whose splits these then are.
+            one document; by default those with the same prompt. It is compared like the texts of `load_labelled`,
+            whose splits these then are.
+        control_tokens: that no message may spell (`templates.control_tokens`).
 
     Raises:
         UserError: naming source, row and message of the first dialogue that cannot be learned from.
@@ -66,12 +69,17 @@ def load_dialogues(
         if name and name not in table.column_names:
             raise UserError(f"{source}: no column `{name}`; it has {', '.join(table.column_names)}")
     splits: dict[str, list[Messages]] = {"train": [], "validation": [], "test": []}
+    group_column = group_column or prompt_column
     groups = table[group_column] if group_column else [None] * len(table)
     for row, (found, tools, group) in enumerate(
         zip(_messages(table, *wanted), _column(table, "tools"), groups, strict=True), start=1
     ):
-        messages = check_messages(found, f"{source}: row {row}: {' and '.join(wanted)}")
-        messages = _with_tools(messages, tools, f"{source}: row {row}: tools")
+        where = f"{source}: row {row}: "
+        if prompt_column:
+            found = _exchange(found, wanted, where)
+        messages = check_messages(found, f"{where}{column}")
+        messages = _with_tools(messages, tools, f"{where}tools")
+        _refuse_control_tokens(messages, control_tokens, where)
         key = " ".join(str(group).casefold().split()) if group_column else json.dumps(messages, sort_keys=True)
         splits[split_of(key, validation, test, seed)].append(messages)
     for name, dialogues in splits.items():
@@ -84,8 +92,8 @@ def _column(table: "Dataset", name: str) -> list:
     return table[name] if name in table.column_names else [None] * len(table)
 
 
-def _messages(table: "Dataset", first: str, answer: str | None = None) -> list:
-    """The dialogues of a table, not checked yet: a column of them, or two columns with a turn each."""
+def _messages(table: "Dataset", first: str, answer: str | None = None) -> Iterable:
+    """The dialogues of a table, not checked yet; or, of two columns, pairs of a turn and its answer."""
     if answer is None:
         return table[first]
     from datasets import ClassLabel
@@ -93,26 +101,32 @@ def _messages(table: "Dataset", first: str, answer: str | None = None) -> list:
     feature, answers = table.features[answer], table[answer]
     if isinstance(feature, ClassLabel):
         answers = [None if value in (None, -1) else feature.int2str(value) for value in answers]
-    return [
-        [
-            {"role": "user", "content": asked},
-            {"role": "assistant", "content": None if given is None else str(given)},
-        ]
-        for asked, given in zip(table[first], answers, strict=True)
-    ]
+    return zip(table[first], answers, strict=True)
+
+
+def _exchange(said: tuple, columns: tuple[str, ...], where: str) -> Messages:
+    texts = ["" if text is None else str(text).strip() for text in said]
+    for name, text in zip(columns, texts, strict=True):
+        if not text:
+            raise UserError(f"{where}{name}: empty; fill it in or take the row out")
+    return [{"role": role, "content": text} for role, text in zip(("user", "assistant"), texts, strict=True)]
 
 
 def few_dialogues(dialogues: list[Messages], number: int | None, seed: int) -> list[Messages]:
-    """`number` dialogues to learn from, in their order: those whose hash of seed and first user's turn is lowest, so
-    that a dialogue made of a labelled row is drawn when `sources.labelled.few_labels` draws that row.
+    """`number` dialogues to learn from, drawn as `some_dialogues` says.
 
     Raises:
         UserError: there are not so many.
     """
-    if number is None:
-        return dialogues
-    if not 0 < number <= len(dialogues):
+    if number is not None and not 0 < number <= len(dialogues):
         raise UserError(f"--train_rows {number}: there are {len(dialogues)} dialogues to learn from")
+    return some_dialogues(dialogues, number, seed)
+
+
+def some_dialogues(dialogues: list[Messages], number: int | None, seed: int = 0) -> list[Messages]:
+    """At most `number` dialogues, in their order: those whose hash of seed and first user's turn is lowest, so that a
+    dialogue made of a labelled row is drawn when `sources.labelled.few_labels` draws that row.
+    """
 
     def drawn(place: int) -> bytes:
         asked = next(message["content"] for message in dialogues[place] if message["role"] == "user")
@@ -222,15 +236,15 @@ def _without_none(value: object) -> Any:
     return [_without_none(inner) for inner in value] if isinstance(value, list) else value
 
 
-def check_control_tokens(messages: Messages, tokenizer) -> None:
-    """Refuse a dialogue whose text spells a control token: typed by a user, it would end or start a turn."""
+def _refuse_control_tokens(messages: Messages, tokens: Sequence[str], where: str) -> None:
+    """Typed by a user, a control token would end or start a turn."""
     for message in messages:
         beside = [message[key] for key in ("tool_calls", "tools") if key in message]
         text = message["content"] + (json.dumps(beside, ensure_ascii=False) if beside else "")
-        for token in tokenizer.all_special_tokens:
+        for token in tokens:
             if token in text:
                 start = text[:60].replace("\n", " ")
-                raise UserError(f"the control token {token} stands in a message ({start!r} ...); take it out")
+                raise UserError(f"{where}the control token {token} stands in a message ({start!r} ...); take it out")
 
 
 def windows(messages: Messages, length: Callable[[Messages], int], max_length: int) -> tuple[list[Messages], int]:
@@ -284,8 +298,7 @@ def fit_dialogues(
     """`windows` for every dialogue of every split, and what became of them: nothing is lost without being counted.
 
     Raises:
-        UserError: for text that spells a control token, a split in which no exchange fits, or tools that the chat
-            template does not write.
+        UserError: for a split in which no exchange fits, or tools that the chat template does not write.
     """
     if any("tools" in message or "tool_calls" in message for rows in dialogues.values() for m in rows for message in m):
         check_tools(tokenizer)
@@ -298,7 +311,6 @@ def fit_dialogues(
     for split, rows in dialogues.items():
         fitted[split], too_long = [], 0
         for messages in tqdm(rows, desc=f"fitting {split} dialogues", leave=False, disable=None):
-            check_control_tokens(messages, tokenizer)
             found, skipped = windows(messages, length, max_length)
             fitted[split] += found
             too_long += skipped

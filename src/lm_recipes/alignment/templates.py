@@ -126,6 +126,16 @@ def prepare_tokenizer(tokenizer, path: str | None = None) -> None:
         )
 
 
+def control_tokens(tokenizer) -> list[str]:
+    """The special tokens that the template writes, and those with a name (eos, pad, ...): nobody may say them.
+
+    A tokenizer's other special tokens (<filename>, say) are words like others in a dialogue.
+    """
+    special = {id: token.content for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    written = {id for probe in PROBES for id in encode(tokenizer, probe)["input_ids"]}
+    return sorted({special[id] for id in written & special.keys()} | set(tokenizer.all_special_tokens))
+
+
 def check_tools(tokenizer) -> None:
     """The template writes which tools there are, what they return, and, as the assistant's words, how they are called.
 

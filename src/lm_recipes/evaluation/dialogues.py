@@ -10,6 +10,38 @@ from tqdm import tqdm
 from lm_recipes.alignment.templates import encode, render
 
 
+def before_and_after(before: dict, after: dict) -> dict:
+    """For results.json: `test` (numbers), `sample` (what was said), each before and after the fine-tuning.
+
+    Args:
+        before, after: `held_out`, and `few_shot.answering` where answers are classes.
+    """
+    numbers = [{key: value for key, value in found.items() if isinstance(value, float)} for found in (before, after)]
+    measures = [key for key in numbers[0] if key in ("bits_per_byte", "accuracy")]
+    return {
+        "test": {f"{key}_before": numbers[0][key] for key in measures} | numbers[1],
+        "sample": {
+            "prompt": before["prompt"], "reference": before["reference"],
+            "before": before["answer"], "after": after["answer"],
+        },
+    }  # fmt: skip
+
+
+def in_words(metrics: dict) -> str:
+    """What was found on the test split and, if measured, on general text: for a card and a last line."""
+    test = metrics["test"]
+    before, after = test["bits_per_byte_before"], test["bits_per_byte"]
+    said = [f"{before:.2f} bits per byte of held-out answers before, {after:.2f} after"]
+    if "accuracy" in test:
+        always = test["accuracy_of_the_commonest_answer"]
+        right = f"{test['accuracy_before']:.1%} of them right before, {test['accuracy']:.1%} after"
+        said.append(f"{right} (always the commonest answer: {always:.1%})")
+    if "general" in metrics:
+        general = metrics["general"]
+        said.append(f"general text {general['bits_per_byte_before']:.3f} before, {general['bits_per_byte']:.3f} after")
+    return "; ".join(said)
+
+
 def held_out(model, tokenizer, conversations: list) -> dict:
     """`bits_per_byte` of the assistant's turns, and for the first conversation what the model says in place of its
     last turn: `prompt` (what came before, or its last turn), `answer` and `reference`.
@@ -38,8 +70,8 @@ def assistant_bits_per_byte(model, tokenizer, conversations: list, tokens_per_ba
     """
     encoded = sorted((_encode(tokenizer, messages) for messages in conversations), key=lambda row: len(row[0]))
     # Of the very tokens that are asked for: a call is written by the template.
-    asked = ([label for label in labels if label != -100] for _, labels in encoded)
-    size = sum(len(tokenizer.decode(ids, clean_up_tokenization_spaces=False).encode()) for ids in asked)
+    said = ([label for label in labels if label != -100] for _, labels in encoded)
+    size = sum(len(tokenizer.decode(ids, clean_up_tokenization_spaces=False).encode()) for ids in said)
     training, nats = model.training, 0.0
     model.eval()
     for batch in tqdm(_batches(encoded, tokens_per_batch), desc="bits per byte", leave=False, disable=None):

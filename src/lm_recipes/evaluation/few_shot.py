@@ -5,6 +5,7 @@ Label words are scored by their log-probability after the prompt; nothing is tra
 
 import copy
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -248,9 +249,18 @@ def words_for(names: Sequence[str], given: Sequence[str]) -> tuple[str, ...]:
 
 
 def kinds_of_answers(conversations: Sequence[list[dict]], most: int = 20) -> list[str]:
-    """The answers that dialogues end in, where they are few enough to be classes; else none."""
-    kinds = sorted({messages[-1]["content"] for messages in conversations})
-    return kinds if 2 <= len(kinds) <= min(most, len(conversations) // 5) else []
+    """The answers that dialogues end in, the commonest first, where they are few enough to be classes; else none."""
+    kinds = Counter(messages[-1]["content"] for messages in conversations).most_common()
+    return [kind for kind, _ in kinds] if 2 <= len(kinds) <= min(most, len(conversations) // 5) else []
+
+
+def answering(model, tokenizer, conversations: Sequence[list[dict]], kinds: Sequence[str]) -> dict[str, float]:
+    """`accuracy` of the answers with its 95 % interval over dialogues, and that of always saying the first kind."""
+    right = right_answers(model, tokenizer, conversations, kinds)
+    low, high = interval(right)
+    always = np.mean([messages[-1]["content"] == kinds[0] for messages in conversations])
+    means = {"accuracy": float(right.mean()), "accuracy_of_the_commonest_answer": float(always)}
+    return means | {"accuracy_low": low, "accuracy_high": high}
 
 
 def right_answers(model, tokenizer, conversations: Sequence[list[dict]], kinds: Sequence[str]) -> np.ndarray:
