@@ -33,6 +33,7 @@ class ClassifyRecipe:
     train_rows: int | None = field(default=None, metadata={"help": "Learn from so many rows, others for each seed."})
     max_length: int = field(default=128, metadata={"help": "Tokens per row; longer rows are cut and counted."})
     class_weights: str | None = field(default=None, metadata={"help": "balanced: every class weighs the same."})
+    positive_class: str | None = field(default=None, metadata={"help": "Of two, the one to find: gets a threshold."})
     bidirectional: bool = field(default=False, metadata={"help": "Decoder: every token sees the whole text."})
     from_scratch: bool = field(default=False, metadata={"help": "Random weights: what is pretraining worth?"})
     freeze_encoder: bool = field(default=False, metadata={"help": "Train the classification head only."})
@@ -54,7 +55,7 @@ def main() -> None:
     from lm_recipes.artifacts import fingerprint
     from lm_recipes.evaluation import classification as scores
     from lm_recipes.evaluation.baselines import classification_baselines
-    from lm_recipes.evaluation.calibration import Calibration
+    from lm_recipes.evaluation.calibration import Calibration, place_of_positive
     from lm_recipes.models.heads import classifier_tokenizer, parameter_counts, with_head
     from lm_recipes.reporting.classification import write_report
     from lm_recipes.sources import describe, resolve_model
@@ -80,6 +81,7 @@ def main() -> None:
         validation=args.validation_share, test=args.test_share, problem_type=kind, class_names=args.class_names,
         stratify=args.stratify, cross_domain=args.cross_domain,
     )  # fmt: skip
+    positive = place_of_positive(args.positive_class, names, kind)
     weights = finetuning.class_weights(args.class_weights, rows["train"]["labels"], kind)
     data, rows_cut = tokenize_rows(rows, tokenizer, args.max_length)
     settings = asdict(args) | changed_settings(model_args)
@@ -101,12 +103,11 @@ def main() -> None:
             args=own_args,
             train_dataset=data["train"].select(few_labels(rows["train"], args.train_rows, seed)),
             eval_dataset=data["validation"],
-            data_collator=DataCollatorWithPadding(tokenizer),
-            processing_class=tokenizer,
+            data_collator=DataCollatorWithPadding(tokenizer), processing_class=tokenizer,
             compute_loss_func=finetuning.ClassificationLoss(kind, weights, own_args.label_smoothing_factor),
-            compute_metrics=scores.trainer_metrics(kind),
+            compute_metrics=scores.trainer_metrics(kind, positive),
             callbacks=finetuning.watchers(own_args),
-        )
+        )  # fmt: skip
         seconds.append(finetuning.fit(trainer, output_dir, checkpoint))
         logits = {split: scores.logits_of(trainer, data[split]) for split in truth}
         return scores.main_score(logits["validation"], truth["validation"], kind), trainer, logits
@@ -114,7 +115,7 @@ def main() -> None:
     # 1. The learning rate, on validation and with the first seed; 2. that rate with the other seeds.
     seeds = [training_args.seed + number for number in range(args.num_seeds)]
     rate, tried, runs = finetuning.best_rate(train, rates, seeds)
-    metrics = scores.report(scores.decisions(runs, kind), truth, names, kind)
+    metrics = scores.report(scores.decisions(runs, kind), truth, names, kind, positive)
     metrics["cross_domain"] = {source: metrics.pop(source) for source in args.cross_domain}
     _, trainer, logits = runs[metrics["saved_seed"]]
     metrics |= {"learning_rate": rate, f"validation_{scores.MAIN[kind]}_by_learning_rate": tried}
@@ -125,23 +126,24 @@ def main() -> None:
         metrics["baselines"] = classification_baselines(rows, kind)
 
     # 3. How sure to be, and from which probability on to act: on validation, measured on test.
-    calibration = Calibration.fit(logits["validation"], truth["validation"], names, kind)
+    calibration = Calibration.fit(logits["validation"], truth["validation"], names, kind, args.positive_class)
     metrics["calibration"] = calibration.effect(logits["test"], truth["test"])
-    title, found = f"Classifier: {', '.join(names[:5])}", scores.in_words(metrics["test"], kind)
+    title, found = f"Classifier: {', '.join(names[:5])}", scores.in_words(metrics["test"], kind, len(runs))
     calibration.save(output_dir)
-    write_report(output_dir, title, metrics, rows["test"], logits["test"], truth["test"], calibration)
+    write_report(output_dir, title, found, metrics, rows["test"], logits["test"], truth["test"], calibration)
     finish(
         trainer, title=title, pipeline_tag="text-classification", config=settings, metrics=metrics,
-        summary=f"{model_args.model_name_or_path} fine-tuned on {args.source}: {found}, mean of {len(runs)} seed(s).",
+        summary=f"{model_args.model_name_or_path} fine-tuned on {args.source}: {found}.",
+        limits=f"Measured on the data above only; try it on your own before relying on it. {calibration.in_words()}",
         inputs={"model": model_args.model_name_or_path, "data": args.source},
         seconds={"total": time.perf_counter() - start, "train": sum(seconds)},
         base_model=model_args.model_name_or_path, datasets=[describe(args.source)],
     )  # fmt: skip
-    ready = output_dir
-    if model_args.use_peft and args.merge_adapter:
-        ready = adapters.merge_beside(trainer)
-        calibration.save(ready)
-    done(found, ready, f'python recipes/bert/predict.py --model_name_or_path {ready} --text "A gem."')
+    ready = adapters.merge_beside(trainer) if model_args.use_peft and args.merge_adapter else output_dir
+    calibration.save(ready)
+    pairs = f"--texts_file YOURS.jsonl --text_column {args.text_column} --pair_column {args.pair_column}"
+    texts = pairs if args.pair_column else '--text "A gem."'
+    done(found, ready, f"python recipes/bert/predict.py --model_name_or_path {ready} {texts}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Class probabilities for texts, the tags and entities in them, or the likeliest words behind [MASK], from an encoder.
+"""Classes of texts, tags and entities in them, or the likeliest words behind [MASK], and how sure an encoder is.
 
 python recipes/bert/predict.py --model_name_or_path runs/sentiment --text "Two hours, all lost."
 python recipes/bert/predict.py --model_name_or_path runs/bert --task fill-mask --text "The [MASK] of France."
@@ -7,6 +7,7 @@ python recipes/bert/predict.py --model_name_or_path runs/tags --task token-class
 
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 
 from lm_recipes.launch import UserError, parse, recipe
 
@@ -21,6 +22,7 @@ class PredictArguments:
     text: list[str] | None = field(default=None, metadata={"help": "One or more texts."})
     texts_file: str | None = field(default=None, metadata={"help": "A .txt (a text a line), .jsonl or .csv file."})
     text_column: str = field(default="text", metadata={"help": "Where .jsonl and .csv rows hold the text."})
+    pair_column: str | None = field(default=None, metadata={"help": "Where they hold a second text, if any."})
     task: str = field(default="text-classification", metadata={"help": "Or token-classification, fill-mask."})
     top_k: int = field(default=5, metadata={"help": "fill-mask: words shown for each [MASK]."})
     max_length: int | None = field(default=None, metadata={"help": "Cut longer texts to this many tokens."})
@@ -41,6 +43,8 @@ def main() -> None:
     from lm_recipes.decoding.loading import load_for_inference
     from lm_recipes.decoding.records import read_texts, refuse_output, write_records
     from lm_recipes.decoding.tagging import spaced, tag_texts
+    from lm_recipes.evaluation.calibration import Calibration
+    from lm_recipes.sources import resolve_model
 
     auto_classes = {
         "text-classification": AutoModelForSequenceClassification,
@@ -52,6 +56,8 @@ def main() -> None:
     for option in ("top_k", "batch_size", "max_length"):
         if getattr(args, option) is not None and getattr(args, option) < 1:
             raise UserError(f"--{option} {getattr(args, option)}: must be at least 1")
+    if args.pair_column and (args.task != "text-classification" or not args.texts_file):
+        raise UserError("--pair_column: second texts to classify are read from --texts_file, beside --text_column")
     refuse_output(args.output)
 
     # texts, and the model that reads them
@@ -59,8 +65,11 @@ def main() -> None:
     model, tokenizer = load_for_inference(auto_classes[args.task], args.model_name_or_path)
     if args.task == "fill-mask":
         texts = [text.replace("[MASK]", tokenizer.mask_token) for text in texts]
-    read = spaced(texts) if args.task == "token-classification" else texts
-    lengths = [len(ids) for ids in tokenizer(read, verbose=False)["input_ids"]]
+    rows = spaced(texts) if args.task == "token-classification" else texts
+    pairs = read_texts(None, args.texts_file, args.pair_column) if args.pair_column else None
+    lengths = [len(ids) for ids in tokenizer(rows, pairs, verbose=False)["input_ids"]]
+    if pairs:
+        rows = [{"text": text, "text_pair": pair} for text, pair in zip(texts, pairs, strict=True)]
     longest = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 10**9))
     if (args.max_length or 0) > longest:
         raise UserError(f"--max_length {args.max_length}: the model reads at most {longest} tokens")
@@ -77,16 +86,19 @@ def main() -> None:
                 raise UserError(f"text {row} has no {tokenizer.mask_token} in its first {limit} tokens")
         options = {"top_k": args.top_k, "tokenizer_kwargs": {"truncation": True, "max_length": limit}}
     else:
-        options = {"top_k": None, "truncation": True, "max_length": limit}
+        # logits: what is made of them is what calibration.json beside the model says
+        options = {"top_k": None, "function_to_apply": "none", "truncation": True, "max_length": limit}
     if args.task == "token-classification":
         by_row, describe = tag_texts(texts, model, tokenizer, limit, args.batch_size), dict
     else:
         order = sorted(range(len(texts)), key=lengths.__getitem__, reverse=True)
         predictor = pipeline(args.task, model=model, tokenizer=tokenizer)
-        answers = predictor((texts[i] for i in order), batch_size=args.batch_size, **options)
+        answers = predictor((rows[i] for i in order), batch_size=args.batch_size, **options)
         answers = tqdm(answers, total=len(texts), desc="predict", disable=len(texts) <= args.batch_size)
         by_row = dict(zip(order, answers, strict=True))
-        describe = fillings if args.task == "fill-mask" else probabilities
+        describe = fillings
+        if args.task == "text-classification":
+            describe = partial(classes, Calibration.beside(resolve_model(args.model_name_or_path), model.config))
 
     # answers
     records = [
@@ -97,11 +109,9 @@ def main() -> None:
         write_records(args.output, records)
 
 
-def probabilities(classes: list[dict]) -> dict:
-    """The pipeline's classes, likeliest first, as label, score and a table."""
-    best = max(classes, key=lambda entry: entry["score"])
-    table = {entry["label"]: entry["score"] for entry in classes}
-    return {"label": best["label"], "score": best["score"], "probabilities": table}
+def classes(calibration, entries: list[dict]) -> dict:
+    """What a `Calibration` makes of the pipeline's logits for one text."""
+    return calibration.answer({entry["label"]: entry["score"] for entry in entries})
 
 
 def fillings(masks: list) -> dict:
@@ -120,6 +130,10 @@ def show(records: list[dict]) -> None:
         for key, table in record.items():
             if isinstance(table, dict):
                 print(f"  {key}: " + "  ".join(f"{name} {score:.4f}" for name, score in table.items()))
+            elif key in ("label", "labels"):
+                print(f"  {key}: " + (table if key == "label" else ", ".join(table) or "none"))
+            elif key == "score" and "label" not in record:
+                print(f"  score: {table:.4f}")
         for item in record.get("entities", record.get("words", [])):
             print(f"  {item['tag']}: {item['text']}" + ("" if item["score"] is None else f"  {item['score']:.4f}"))
 

@@ -16,10 +16,12 @@ from lm_recipes.evaluation.calibration import (
     best_threshold,
     calibration_error,
     fit_temperature,
+    place_of_positive,
     reliability,
     sureness,
 )
 from lm_recipes.evaluation.classification import report
+from lm_recipes.launch import UserError
 from lm_recipes.reporting.classification import by_class, mistakes, write_report
 from lm_recipes.sources.labelled import MULTI, REGRESSION, SINGLE
 
@@ -77,20 +79,18 @@ def test_bins_reach_to_certainty_and_errors_are_averaged_over_rows():
 
 @given(
     probabilities=st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.4, 0.5, 0.7, 0.9, 1.0]), min_size=2, max_size=25),
-    both=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_no_other_threshold_has_a_better_f1(probabilities, both, seed):
+def test_no_other_threshold_has_a_better_f1(probabilities, seed):
     probabilities = np.array(probabilities)
     truth = np.random.default_rng(seed).integers(0, 2, len(probabilities))
-    found = best_threshold(probabilities, truth, both)
+    found = best_threshold(probabilities, truth)
     if not truth.any() or truth.all():
         assert found == 0.5
         return
 
     def score(threshold: float) -> float:
-        said = (probabilities >= threshold).astype(int)
-        return f1_score(truth, said, average="macro" if both else "binary", labels=[0, 1] if both else None)
+        return f1_score(truth, probabilities >= threshold, zero_division=0)
 
     assert score(found) >= max(map(score, (0.05, 0.2, 0.3, 0.45, 0.6, 0.8, 0.95))) - 1e-9
 
@@ -99,16 +99,31 @@ def test_of_equally_good_thresholds_the_one_nearest_to_one_half_is_taken():
     assert best_threshold(np.array([0.9, 0.6, 0.5, 0.4]), np.array([1, 1, 0, 0])) == pytest.approx(0.55)
 
 
-def test_a_rare_class_gets_its_own_threshold_and_is_found_more_often():
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_rare_class_gets_its_own_threshold_and_is_found_more_often(place):
     rng = np.random.default_rng(0)
-    truth = (rng.random(3_000) < 0.08).astype(int)
-    logits = np.stack([np.zeros(3_000), rng.normal(size=3_000) + 2.5 * truth - 3.5], axis=1)
-    calibration = Calibration.fit(logits[:1_500], truth[:1_500], ["ham", "spam"], SINGLE)
+    names = ["spam", "ham"] if place == 0 else ["ham", "spam"]
+    rare = rng.random(3_000) < 0.08
+    truth, logits = np.where(rare, place, 1 - place), np.zeros((3_000, 2))
+    logits[:, place] = rng.normal(size=3_000) + 2.5 * rare - 3.5
+    assert Calibration.fit(logits, truth, names, SINGLE).thresholds == {}
+    calibration = Calibration.fit(logits[:1_500], truth[:1_500], names, SINGLE, "spam")
     effect = calibration.effect(logits[1_500:], truth[1_500:])
-    plain = f1_score(truth[1_500:], logits[1_500:].argmax(-1))
+    plain = f1_score(truth[1_500:], logits[1_500:].argmax(-1), pos_label=place)
+    assert set(calibration.thresholds) == {"spam"}
     assert calibration.thresholds["spam"] < 0.5
     assert effect["with_thresholds"]["f1"] > plain + 0.05
     assert effect["nats_after"] <= effect["nats_before"] + 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "names", "kind"),
+    [("spma", ["ham", "spam"], SINGLE), ("a", ["a", "b", "c"], SINGLE), ("ham", ["ham", "spam"], MULTI)],
+)
+def test_a_positive_class_that_is_none_of_two_is_refused(name, names, kind):
+    assert (place_of_positive("spam", ["ham", "spam"], SINGLE), place_of_positive(None, names, kind)) == (1, 1)
+    with pytest.raises(UserError, match=f"--positive_class {name}: names one of two classes; here {names[0]}, "):
+        place_of_positive(name, names, kind)
 
 
 def test_a_calibration_is_kept_beside_the_model_and_answers_as_it_decides(tmp_path):
@@ -178,14 +193,16 @@ def test_the_page_shows_texts_as_text_and_every_section(kind, tmp_path):
     calibration = Calibration.fit(logits, truth, names, kind)
     said = {split: calibration.decide(logits) for split in ("validation", "test")}
     metrics = report({0: said}, {"validation": truth, "test": truth}, names, kind)
-    metrics |= {"calibration": calibration.effect(logits, truth), "cross_domain": {"demo:tweets": {"accuracy": 0.5}}}
+    metrics |= {"calibration": calibration.effect(logits, truth), "cross_domain": {"demo:tweets": metrics["test"]}}
     rows = Dataset.from_dict({"text": [f"<script>alert({i})</script>" for i in range(40)]})
-    write_report(tmp_path, "Classifier", metrics, rows, logits, truth, calibration)
+    metrics["baselines"] = {"majority": 0.25}
+    write_report(tmp_path, "Classifier", "a result", metrics, rows, logits, truth, calibration)
     page = (tmp_path / "report.html").read_text()
     assert "&lt;script&gt;alert(" in page
     assert "<script>" not in page
     assert "<b>yes" not in page
     assert "demo:tweets" in page
+    assert "always the commonest class: 0.250" in page
     assert page.count("<svg") == (0 if kind == REGRESSION else 2)
     assert ("Which class is taken for which" in page) == (kind == SINGLE)
     assert ("F1 of each class" in page) == (kind == MULTI)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import f1_score
@@ -123,9 +123,12 @@ def test_what_logits_say():
     assert decide(logits[:, :1], REGRESSION).tolist() == [2.0, -3.0]
 
 
-def test_of_two_classes_the_f1_of_the_second_is_reported():
-    found = classification_metrics(np.array([0, 1, 1, 0]), np.array([0, 1, 0, 1]), classes=2)
-    assert found["f1"] == pytest.approx(0.5)
+def test_of_two_classes_the_f1_of_the_one_that_is_looked_for_is_reported():
+    said, true = np.array([0, 1, 1, 0, 1]), np.array([0, 1, 0, 1, 1])
+    for positive in (0, 1):
+        found = classification_metrics(said, true, classes=2, positive=positive)["f1"]
+        assert found == pytest.approx(f1_score(true, said, pos_label=positive))
+        assert found == pytest.approx((1 / 2, 2 / 3)[positive])
     assert "f1" not in classification_metrics(np.array([0, 1]), np.array([0, 1]), classes=3)
 
 
@@ -152,7 +155,8 @@ def test_the_report_of_other_problems_has_their_main_score_with_an_interval(kind
     assert found["per_seed"] == [{"seed": 0, "validation": found["test"][main], "test": found["test"][main]}]
     assert found["tweets"]["rows"] == 50
     assert "confusion" not in found
-    assert f"{found['test'][main]:.3f} on test (95 %:" in in_words(found["test"], kind)
+    assert f"{found['test'][main]:.3f} on 120 test rows (95 %:" in in_words(found["test"], kind)
+    assert in_words(found["test"], kind, seeds=3).endswith("), mean of 3 seeds")
 
 
 def test_baselines_of_other_problems_use_words():
@@ -273,6 +277,7 @@ def test_own_splits_are_kept_and_training_rows_that_stand_in_them_are_left_out(t
     assert "Film 7" not in [*rows["train"]["text"], *rows["validation"]["text"]]
 
 
+@settings(max_examples=30)
 @given(order=st.permutations(range(30)))
 def test_splits_do_not_depend_on_order_and_copies_never_straddle_them(order, tmp_path_factory):
     rows = [{"text": f"{'The' if i < 15 else ' the '} film {i % 15}", "label": i % 2} for i in range(30)]

@@ -76,7 +76,7 @@ def refuse_output(path: str | None) -> None:
 def write_records(path: str, records: list[dict]) -> None:
     """Write one record a row (.jsonl, .csv) or a list of them (.json); a reader never sees half of it.
 
-    In .csv a nested table becomes columns named `outer.inner`.
+    In .csv a nested table becomes columns named `outer.inner`, and a list of texts `a|b`.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -97,6 +97,9 @@ def write_records(path: str, records: list[dict]) -> None:
 def _flat(record: dict) -> dict:
     flat = {}
     for key, value in record.items():
-        nested = {f"{key}.{inner}": deep for inner, deep in value.items()} if isinstance(value, dict) else {key: value}
-        flat.update(nested)
+        if isinstance(value, dict):
+            flat |= {f"{key}.{inner}": deep for inner, deep in value.items()}
+        else:
+            several = isinstance(value, list) and all(isinstance(one, str) for one in value)
+            flat[key] = "|".join(value) if several else value
     return flat

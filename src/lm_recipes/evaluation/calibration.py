@@ -1,6 +1,6 @@
 """When a classifier says 90 %, is it right nine times in ten, and from which probability on should one act?"""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ from scipy.special import expit, log_softmax, softmax
 
 from lm_recipes.artifacts import read_json, write_json
 from lm_recipes.evaluation.classification import decide, metrics_of
-from lm_recipes.launch import is_main_process
+from lm_recipes.launch import UserError, is_main_process
 from lm_recipes.sources.labelled import MULTI, REGRESSION, SINGLE
 
 FILE = "calibration.json"
@@ -25,8 +25,8 @@ class Calibration:
 
     Attributes:
         temperature: above 1 where the model was too sure of itself.
-        thresholds: class -> the calibrated probability from which on it is predicted: of the second of two classes,
-            or of each where a text has several. Empty: the likeliest class is.
+        thresholds: class -> the calibrated probability from which on it is predicted: each, where a text has several;
+            of two classes the one that is looked for. Empty: the likeliest class is.
     """
 
     problem_type: str
@@ -35,21 +35,29 @@ class Calibration:
     thresholds: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def fit(cls, logits: np.ndarray, references: np.ndarray, names: list[str], problem_type: str) -> "Calibration":
-        """Temperature and thresholds from validation: logits float `[N, C]`, references as `sources.labelled` has
-        them; a regression has neither.
+    def fit(
+        cls,
+        logits: np.ndarray,
+        references: np.ndarray,
+        names: list[str],
+        problem_type: str,
+        positive: str | None = None,
+    ) -> "Calibration":
+        """Temperature and thresholds from validation; a regression has neither.
+
+        Args:
+            logits: float `[N, C]`. references: as `sources.labelled` has them.
+            positive: of two classes the one that is looked for, see `place_of_positive`.
         """
         if problem_type == REGRESSION:
             return cls(problem_type, names)
         temperature = fit_temperature(logits, references, problem_type)
-        probabilities = cls(problem_type, names, temperature).probabilities(logits)
-        if problem_type == MULTI:
-            columns = zip(names, probabilities.T, references.T, strict=True)
-            return cls(problem_type, names, temperature, {name: best_threshold(p, true) for name, p, true in columns})
-        thresholds = {}
-        if len(names) == 2:
-            thresholds = {names[1]: best_threshold(probabilities[:, 1], references, both_classes=True)}
-        return cls(problem_type, names, temperature, thresholds)
+        plain = cls(problem_type, names, temperature)
+        true = references if problem_type == MULTI else references[:, None] == np.arange(len(names))
+        sought = names if problem_type == MULTI else [positive]
+        columns = zip(names, plain.probabilities(logits).T, true.T, strict=True)
+        thresholds = {name: best_threshold(*column) for name, *column in columns if name in sought}
+        return replace(plain, thresholds=thresholds)
 
     @classmethod
     def beside(cls, model_dir: str | Path, config) -> "Calibration":
@@ -82,7 +90,9 @@ class Calibration:
         probabilities = self.probabilities(logits)
         if self.problem_type == MULTI:
             return (probabilities >= [self.thresholds[name] for name in self.labels]).astype(int)
-        return (probabilities[:, 1] >= self.thresholds[self.labels[1]]).astype(int)
+        ((positive, threshold),) = self.thresholds.items()
+        place = self.labels.index(positive)
+        return np.where(probabilities[:, place] >= threshold, place, 1 - place)
 
     def answer(self, logits: dict[str, float]) -> dict:
         """Of one text, class -> logit, what `predict.py` writes: `labels` (of several classes) or `label` and `score`,
@@ -99,6 +109,16 @@ class Calibration:
         label = self.labels[int(said)]
         return {"label": label, "score": found[label], "probabilities": table}
 
+    def in_words(self) -> str:
+        """What a reader of the model card has to know; empty for a regression."""
+        if self.problem_type == REGRESSION:
+            return ""
+        said = "with the thresholds in calibration.json" if self.thresholds else "and names the likeliest class"
+        return (
+            f"`pipeline` gives the probabilities as they were trained; `recipes/bert/predict.py` divides the logits by "
+            f"{self.temperature:.3g} first, fitted on validation (calibration.json), {said}."
+        )
+
     def effect(self, logits: np.ndarray, references: np.ndarray) -> dict[str, float]:
         """What calibration does to a test split: nats and calibration error before and after, and the metrics with the
         thresholds; empty for a regression.
@@ -112,10 +132,27 @@ class Calibration:
                 *sureness(Calibration(self.problem_type, self.labels, scale).probabilities(logits), references)
             )
         if self.thresholds:
-            score = metrics_of(self.problem_type, len(self.labels))
+            positive = 1 if self.problem_type == MULTI else self.labels.index(*self.thresholds)
+            score = metrics_of(self.problem_type, len(self.labels), positive)
             found["with_thresholds"] = score(self.decide(logits), references)
             found["thresholds"] = self.thresholds
         return found
+
+
+def place_of_positive(name: str | None, names: list[str], problem_type: str) -> int:
+    """Of two classes the id of the one that is looked for, say spam: a threshold is chosen for it, and F1 is of it. The
+    second, where none is named.
+
+    Raises:
+        UserError: it is none of two classes.
+    """
+    if name is None:
+        return 1
+    if problem_type != SINGLE or len(names) != 2 or name not in names:
+        raise UserError(
+            f"--positive_class {name}: names one of two classes; here {', '.join(names[:10])} ({problem_type})"
+        )
+    return names.index(name)
 
 
 def fit_temperature(logits: np.ndarray, references: np.ndarray, problem_type: str = SINGLE) -> float:
@@ -162,28 +199,24 @@ def calibration_error(sure: np.ndarray, was_so: np.ndarray, bins: int = BINS) ->
     return float(sum(number * abs(mean - share) for mean, share, number in reliability(sure, was_so, bins)) / len(sure))
 
 
-def best_threshold(probabilities: np.ndarray, references: np.ndarray, both_classes: bool = False) -> float:
+def best_threshold(probabilities: np.ndarray, references: np.ndarray) -> float:
     """The probability from which on saying yes gives the best F1, half-way between two that were seen.
 
     Args:
         probabilities: float `[N]`. references: 0 or 1 `[N]`.
-        both_classes: the mean of the F1 of yes and of no, for two classes of which neither is "the positive one".
 
     Returns:
-        Of several that are as good the nearest to one half; one half where there is no yes to learn from.
+        Of several that are as good the nearest to one half; one half where there is no yes, or nothing else.
     """
     if not references.any() or references.all():
         return 0.5
     order = np.argsort(-probabilities, kind="stable")
     seen, true = probabilities[order], references[order]
     hits = np.concatenate([[0], np.cumsum(true)])  # with the first k rows said to be yes, k = 0 .. N
-    said = np.arange(len(seen) + 1)
-    yes = 2 * hits / (said + true.sum())
-    no_said, no_true = len(seen) - said, len(seen) - true.sum()
-    no = 2 * (no_true - (said - hits)) / (no_said + no_true)
+    f1 = 2 * hits / (np.arange(len(seen) + 1) + true.sum())
     edges = np.concatenate([[1.0], seen, [0.0]])
     between = (edges[:-1] + edges[1:]) / 2
     apart = edges[:-1] > edges[1:]  # a threshold cannot stand between equal probabilities
-    score = np.where(apart, (yes + no) / 2 if both_classes else yes, -1.0)
+    score = np.where(apart, f1, -1.0)
     best = np.flatnonzero(score >= score.max() - 1e-12)
     return float(between[min(best, key=lambda place: abs(between[place] - 0.5))])

@@ -1,6 +1,7 @@
 """How well does a classifier do, and how sure is that number?"""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,13 +17,15 @@ MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 MAIN = {SINGLE: "accuracy", MULTI: "macro_f1", REGRESSION: "spearman"}
 
 
-def classification_metrics(predictions: np.ndarray, references: np.ndarray, classes: int | None = None) -> dict:
+def classification_metrics(
+    predictions: np.ndarray, references: np.ndarray, classes: int | None = None, positive: int = 1
+) -> dict[str, float]:
     """Accuracy, macro-averaged F1 and Matthews correlation of class ids, both int `[N]`.
 
     Macro F1 weighs every class alike, so it falls when a rare class is ignored; Matthews is 0 for any constant guess.
 
     Args:
-        classes: how many there are; of two, the F1 of the second (as GLUE has it for MRPC and QQP) is added.
+        classes: how many there are; of two, the F1 of `positive` is added (GLUE has that of the second for MRPC, QQP).
     """
     found = {
         "accuracy": float(accuracy_score(references, predictions)),
@@ -30,7 +33,7 @@ def classification_metrics(predictions: np.ndarray, references: np.ndarray, clas
         "matthews_correlation": float(matthews_corrcoef(references, predictions)),
     }
     if classes == 2:
-        found["f1"] = float(f1_score(references, predictions, pos_label=1, zero_division=0))
+        found["f1"] = float(f1_score(references, predictions, pos_label=positive, zero_division=0))
     return found
 
 
@@ -68,10 +71,12 @@ def _correlation(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.corrcoef(one, other)[0, 1])
 
 
-def metrics_of(problem_type: str, classes: int) -> Callable[[np.ndarray, np.ndarray], dict[str, float]]:
+def metrics_of(
+    problem_type: str, classes: int, positive: int = 1
+) -> Callable[[np.ndarray, np.ndarray], dict[str, float]]:
     """The metrics of a kind of problem, from predictions and references as `decide` gives them."""
     kinds = {MULTI: multi_label_metrics, REGRESSION: regression_metrics}
-    return kinds.get(problem_type) or (lambda said, true: classification_metrics(said, true, classes))
+    return kinds.get(problem_type) or partial(classification_metrics, classes=classes, positive=positive)
 
 
 def decide(logits: np.ndarray, problem_type: str) -> np.ndarray:
@@ -95,12 +100,12 @@ def main_score(logits: np.ndarray, references: np.ndarray, problem_type: str) ->
     return metrics_of(problem_type, logits.shape[1])(decide(logits, problem_type), references)[MAIN[problem_type]]
 
 
-def trainer_metrics(problem_type: str) -> Callable:
+def trainer_metrics(problem_type: str, positive: int = 1) -> Callable:
     """The metrics as `Trainer(compute_metrics=...)` wants them (logits float `[N, C]`)."""
 
     def compute(prediction) -> dict[str, float]:
         logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
-        return metrics_of(problem_type, logits.shape[1])(decide(logits, problem_type), prediction.label_ids)
+        return metrics_of(problem_type, logits.shape[1], positive)(decide(logits, problem_type), prediction.label_ids)
 
     return compute
 
@@ -148,20 +153,21 @@ def report(
     references: dict[str, np.ndarray],
     names: list[str],
     problem_type: str = SINGLE,
+    positive: int = 1,
 ) -> dict:
     """The metrics of one recipe run under S seeds, as results.json holds them.
 
     Args:
         guesses: seed -> split name -> what `decide` made of the logits; "validation", "test" and others.
         references: split name -> the truth in the same form.
-        names: the classes.
+        names: the classes. positive: of two, the id of the one whose F1 is given.
 
     Returns:
         For each split the mean metrics over seeds, with a 95 % interval of the one in MAIN; `per_seed` that one
         on validation and test; `saved_seed`, the one that is best on validation; of it on test the `confusion`
         (rows: true classes), or the F1 of each class where a row has several.
     """
-    score = metrics_of(problem_type, len(names))
+    score = metrics_of(problem_type, len(names), positive)
     per_seed = [
         {"seed": seed}
         | {split: score(found[split], references[split])[MAIN[problem_type]] for split in ("validation", "test")}
@@ -169,7 +175,7 @@ def report(
     ]
     best = max(per_seed, key=lambda run: run["validation"])["seed"]
     found = {
-        split: _summarize(np.stack([run[split] for run in guesses.values()]), references[split], problem_type, names)
+        split: _summarize(np.stack([run[split] for run in guesses.values()]), references[split], score, problem_type)
         for split in ("test", *(split for split in references if split != "test"))
     }
     found |= {"per_seed": per_seed, "saved_seed": best, "labels": names, "problem_type": problem_type}
@@ -182,9 +188,9 @@ def report(
     return found
 
 
-def _summarize(predictions: np.ndarray, references: np.ndarray, problem_type: str, names: list[str]) -> dict:
+def _summarize(predictions: np.ndarray, references: np.ndarray, score: Callable, problem_type: str) -> dict:
     """Mean metrics of S models' predictions `[S, N, ...]`, and an interval that holds for the mean."""
-    score, main = metrics_of(problem_type, len(names)), MAIN[problem_type]
+    main = MAIN[problem_type]
     per_model = [score(one, references) for one in predictions]
     means = {name: float(np.mean([metrics[name] for metrics in per_model])) for name in per_model[0]}
     if problem_type == SINGLE:
@@ -194,14 +200,14 @@ def _summarize(predictions: np.ndarray, references: np.ndarray, problem_type: st
     return means | {f"{main}_low": low, f"{main}_high": high, "rows": len(references)}
 
 
-def in_words(test: dict, problem_type: str) -> str:
+def in_words(test: dict, problem_type: str, seeds: int = 1) -> str:
     """The main result in a few words, from what `report` says of a split."""
-    main = MAIN[problem_type]
+    main, mean = MAIN[problem_type], f", mean of {seeds} seeds" if seeds > 1 else ""
     value, low, high = (test[f"{main}{end}"] for end in ("", "_low", "_high"))
     if problem_type == SINGLE:
-        return f"{value:.1%} of test rows right (95 %: {low:.1%} to {high:.1%})"
+        return f"{value:.1%} of {test['rows']:,} test rows right (95 %: {low:.1%} to {high:.1%}){mean}"
     name = {MULTI: "macro F1", REGRESSION: "Spearman correlation"}[problem_type]
-    return f"{name} {value:.3f} on test (95 %: {low:.3f} to {high:.3f})"
+    return f"{name} {value:.3f} on {test['rows']:,} test rows (95 %: {low:.3f} to {high:.3f}){mean}"
 
 
 def logits_of(trainer, dataset) -> np.ndarray:

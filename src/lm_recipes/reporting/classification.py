@@ -4,30 +4,38 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from sklearn.metrics import confusion_matrix
 
 from lm_recipes.artifacts import write_text
 from lm_recipes.evaluation.calibration import Calibration, reliability, sureness
-from lm_recipes.evaluation.classification import in_words
+from lm_recipes.evaluation.classification import MAIN, f1_of_classes
 from lm_recipes.launch import is_main_process
-from lm_recipes.sources.labelled import MULTI, REGRESSION
+from lm_recipes.sources.labelled import MULTI, REGRESSION, SINGLE
 
 MISTAKES = 25  # rows of the error table
+BASELINES = {
+    "majority": "always the commonest class",
+    "tfidf_logistic_regression": "weighted words and word pairs (TF-IDF, logistic regression)",
+    "tfidf_ridge": "weighted words and word pairs (TF-IDF, ridge regression)",
+}
 
 
 def write_report(
     model_dir: str | Path,
     title: str,
+    result: str,
     metrics: dict,
     rows,
     logits: np.ndarray,
     references: np.ndarray,
     calibration: Calibration,
 ) -> None:
-    """Write `model_dir/report.html`: the main numbers, the confusion of classes, how far its probabilities can be
-    trusted, and the mistakes it was surest of, with their texts (main process only).
+    """Write `model_dir/report.html` (main process only): the numbers of results.json, and of the saved model as
+    predict.py serves it the confusion of classes, how far its probabilities can be trusted, and the mistakes it was
+    surest of, with their texts.
 
     Args:
-        metrics: as in results.json.
+        result: a sentence. metrics: as in results.json.
         rows: the test split, with columns `text` and perhaps `pair`.
         logits: of the saved model on it, float `[N, C]`. references: `[N]`, or 0/1 `[N, C]`.
     """
@@ -36,13 +44,18 @@ def write_report(
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(loader=PackageLoader("lm_recipes.reporting", "."), autoescape=True, trim_blocks=True)
-    raw = Calibration(calibration.problem_type, calibration.labels)
-    sure = [] if calibration.problem_type == REGRESSION else [raw, calibration]
+    kind, names, said = calibration.problem_type, calibration.labels, calibration.decide(logits)
+    confusion = confusion_matrix(references, said, labels=range(len(names))).tolist() if kind == SINGLE else []
+    sure = [] if kind == REGRESSION else [Calibration(kind, names), calibration]
     page = environment.get_template("classification.html.jinja").render(
         title=title,
-        result=in_words(metrics["test"], calibration.problem_type),
+        result=result,
         metrics=metrics,
-        by_class=by_class(metrics.get("confusion", []), metrics["labels"]),
+        main=MAIN[kind],
+        baseline_names=BASELINES,
+        confusion=confusion,
+        by_class=by_class(confusion, names),
+        f1_by_class=dict(zip(names, f1_of_classes(said, references), strict=True)) if kind == MULTI else {},
         diagrams=[reliability_svg(*sureness(one.probabilities(logits), references)) for one in sure],
         mistakes=mistakes(rows, logits, references, calibration),
     )
@@ -103,7 +116,7 @@ def _wrong(logits: np.ndarray, references: np.ndarray, calibration: Calibration)
 
 def reliability_svg(sure: np.ndarray, was_so: np.ndarray, size: int = 260) -> str:
     """How sure (to the right) against how often it was so (upwards): dots on the diagonal can be believed. A dot's area
-    is its share of the rows.
+    grows with its share of the rows.
     """
     dots = "".join(
         f'<circle cx="{mean * size:.1f}" cy="{(1 - share) * size:.1f}" '
@@ -111,7 +124,15 @@ def reliability_svg(sure: np.ndarray, was_so: np.ndarray, size: int = 260) -> st
         "</circle>"
         for mean, share, number in reliability(sure, was_so)
     )
+    ticks = "".join(
+        f'<text x="{share * size:.0f}" y="{size + 18}" text-anchor="middle">{share:.0%}</text>'
+        f'<text x="-8" y="{(1 - share) * size + 4:.0f}" text-anchor="end">{share:.0%}</text>'
+        for share in (0, 0.5, 1)
+    )
     return (
-        f'<svg viewBox="-8 -8 {size + 16} {size + 16}" role="img"><rect width="{size}" height="{size}"/>'
-        f'<line x1="0" y1="{size}" x2="{size}" y2="0"/>{dots}</svg>'
+        f'<svg viewBox="-64 -18 {size + 88} {size + 62}" role="img"><rect width="{size}" height="{size}"/>'
+        f'<line x1="0" y1="{size}" x2="{size}" y2="0"/>{dots}{ticks}'
+        f'<text x="{size / 2:.0f}" y="{size + 38}" text-anchor="middle">how sure it was</text>'
+        f'<text transform="translate(-46 {size / 2:.0f}) rotate(-90)" text-anchor="middle">how often that was so</text>'
+        "</svg>"
     )

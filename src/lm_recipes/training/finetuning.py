@@ -118,10 +118,13 @@ def best_rate(
     Returns:
         The rate, the score of each rate tried, and seed -> run.
     """
-    tried = {rate: train(seeds[0], rate) for rate in rates}
-    best = max(rates, key=lambda rate: tried[rate][0])
-    runs = {seeds[0]: tried[best]} | {seed: train(seed, best) for seed in seeds[1:]}
-    return best, {f"{rate:g}": run[0] for rate, run in tried.items()}, runs
+    tried, best, runs = {}, None, {}
+    for rate in rates:
+        run = train(seeds[0], rate)
+        tried[f"{rate:g}"] = run[0]
+        if best is None or run[0] > runs[seeds[0]][0]:  # the others' models are let go: memory does not grow with rates
+            best, runs = rate, {seeds[0]: run}
+    return best, tried, runs | {seed: train(seed, best) for seed in seeds[1:]}
 
 
 def class_weights(how: str | None, labels: Sequence, problem_type: str) -> torch.Tensor | None:

@@ -8,8 +8,9 @@ from transformers.utils.hub import hf_api
 
 from lm_recipes.launch import UserError, is_main_process
 
-# Checkpoints are for resuming; pickles are not loaded here, so they are not handed out either.
-LEFT_OUT = ["_*", "checkpoint-*", "run.json", "training_args.bin", ".*"]
+# Checkpoints are for resuming; pickles are not loaded here, so they are not handed out either; a classifier's report
+# shows texts of its test split, which may be nobody else's business.
+LEFT_OUT = ["_*", "checkpoint-*", "run.json", "training_args.bin", "report.html", ".*"]
 
 
 def refuse_push_without_login(training_args: TrainingArguments) -> None:
