@@ -13,7 +13,8 @@ from lm_recipes.launch import UserError, parse, recipe
 
 @dataclass
 class AskArguments:
-    """What to ask. Rows of a file have `question` with `context` (a text) or `choices` (a list), and perhaps `id`."""
+    """What to ask. Rows of a file have `question`, perhaps `id`, and `context` (a text) or `choices` (a list), which
+    the flags give to rows without."""
 
     model_name_or_path: str = field(metadata={"help": "Model or adapter directory, or a Hub id."})
     question: list[str] | None = field(default=None, metadata={"help": "One or more questions."})
@@ -90,14 +91,18 @@ def show(answers: list[dict]) -> None:
     for row in answers:
         print("\n" + row["question"])
         if "choices" in row:
-            shown = [(chance, text, "") for chance, text in zip(row["probabilities"], row["choices"], strict=True)]
+            pairs = zip(row["probabilities"], row["choices"], strict=True)
+            shown = [(probability, text, text == row["answer"]) for probability, text in pairs]
             shown.sort(reverse=True)
         else:
-            shown = [(one["probability"], one["text"], f"[{one['start']}:{one['end']}]") for one in row["n_best"]]
-            shown.append((row["no_answer_probability"], "", "(no answer)"))
-        for probability, text, note in shown:
-            arrow = "->" if text == row["answer"] else "  "
-            print(f"  {arrow} {probability:.4f}  {' '.join(f'{text} {note}'.split())}")
+            places = [(one["start"], one["end"]) for one in row["n_best"]]
+            shown = [
+                (one["probability"], f"{one['text']} [{start}:{end}]", (start, end) == (row["start"], row["end"]))
+                for one, (start, end) in zip(row["n_best"], places, strict=True)
+            ]
+            shown.append((row["no_answer_probability"], "(no answer)", row["start"] is None))
+        for probability, text, said in shown:
+            print(f"  {'->' if said else '  '} {probability:.4f}  {' '.join(text.split())}")
 
 
 if __name__ == "__main__":

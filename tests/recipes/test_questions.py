@@ -14,6 +14,9 @@ from transformers import (
     set_seed,
 )
 
+from lm_recipes.decoding.loading import load_for_inference
+from lm_recipes.launch import UserError
+
 CONFIGS = RECIPES / "bert" / "configs"
 SMALL = "--max_steps 2 --logging_steps 1 --seed 3 --use_cpu True --bf16 False --report_to none --disable_tqdm True "
 PLACES = ["paris", "rome", "france", "italy", "the knee", "a doctor"]
@@ -132,6 +135,8 @@ def test_every_answering_config_runs(config, model, flags, inputs, tmp_path):
     if "lora" in config:
         assert found["metrics"]["trainable_parameters"] < found["metrics"]["parameters"] / 2
         assert (directory / "adapter_model.safetensors").is_file()
+        with pytest.raises(UserError, match="an adapter for QuestionAnswering, not MultipleChoice"):
+            load_for_inference(AutoModelForMultipleChoice, str(directory))
         directory = directory / "merged"
         assert (directory / "answering.json").read_text() == (tmp_path / "out" / "answering.json").read_text()
     AutoModelForQuestionAnswering.from_pretrained(directory)
@@ -149,10 +154,10 @@ def test_the_best_checkpoint_is_chosen_by_the_f1_of_questions(inputs, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("config", "source", "flags"),
-    [("choose-siqa-minilm", "choices", "--num_seeds 2"), ("choose-swag-modernbert", "columns", "")],
+    ("config", "source"),
+    [("choose-siqa-minilm", "choices"), ("choose-swag-modernbert", "columns")],
 )
-def test_choose_reports_what_guessing_reaches_and_ask_chooses(config, source, flags, inputs, tmp_path, capsys):
+def test_choose_reports_what_guessing_reaches_and_ask_chooses(config, source, inputs, tmp_path, capsys):
     own = dict(inputs)
     if "swag" in config:  # it names the source's test split
         folder = tmp_path / "data"
@@ -161,7 +166,7 @@ def test_choose_reports_what_guessing_reaches_and_ask_chooses(config, source, fl
         (folder / "train.jsonl").write_text("\n".join(lines[:50]))
         (folder / "validation.jsonl").write_text("\n".join(lines[50:]))
         own[source] = str(folder)
-    found = run("choose.py", config, own, source, tmp_path / "out", "--max_length 32", flags, model="modernbert")
+    found = run("choose.py", config, own, source, tmp_path / "out", "--max_length 32", model="modernbert")
     metrics = found["metrics"]
     number = 4 if "swag" in config else 3
     assert metrics["baselines"]["chance"] == pytest.approx(1 / number)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lm_recipes.launch import UserError
 from lm_recipes.sources import describe, load_table
 from lm_recipes.sources.demo import CHOICES, DEMOS, _mentions
-from lm_recipes.sources.questions import load_asked, load_choices, load_questions
+from lm_recipes.sources.questions import describe_questions, load_asked, load_choices, load_questions
 
 PARIS = "Paris is the capital of France. Rome is the capital of Italy."
 
@@ -101,6 +101,7 @@ def test_every_form_of_answers_gives_the_same_rows(tmp_path):
     ):
         found, mended = load(source)
         assert mended == {}
+        assert describe_questions(source)["what"].endswith("files")
         assert {name: list(table) for name, table in found.items()} == {n: list(t) for n, t in expected.items()}
 
 
@@ -265,6 +266,8 @@ def test_what_is_asked_comes_from_the_command_line_or_a_file(tmp_path):
     assert load_asked(None, ["Where?"], PARIS, None) == [{"id": "1", "question": "Where?", "context": PARIS}]
     source = write(tmp_path / "rows.jsonl", [{"id": 7, "question": "Which?", "choices": ["a", "b"]}])
     assert load_asked(source, None, None, None) == [{"id": "7", "question": "Which?", "choices": ["a", "b"]}]
+    about = write(tmp_path / "about.jsonl", [{"question": "Whose?"}, {"question": "Which?", "context": "Another."}])
+    assert [row["context"] for row in load_asked(about, None, PARIS, None)] == [PARIS, "Another."]
     for wrong in ((None, None, None, None), (source, ["Where?"], None, None), (None, ["Where?"], None, None)):
         with pytest.raises(UserError):
             load_asked(*wrong)

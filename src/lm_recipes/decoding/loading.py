@@ -8,7 +8,8 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTr
 from lm_recipes.launch import UserError
 from lm_recipes.models.loading import loading, without_loading_report
 from lm_recipes.sources import resolve_model
-from lm_recipes.training.saved_adapters import load_adapter
+from lm_recipes.training.adapters import read_config
+from lm_recipes.training.saved_adapters import AUTO_CLASSES, load_adapter
 
 
 def load_for_inference(auto_class: type, name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -34,6 +35,7 @@ def load_for_inference(auto_class: type, name: str) -> tuple[PreTrainedModel, Pr
         tokenizer = AutoTokenizer.from_pretrained(path)
         try:
             if is_adapter:
+                _refuse_other_task(auto_class, path)
                 model, loaded = load_adapter(auto_class, path, dtype=dtype), {"missing_keys": ()}
             else:
                 model, loaded = auto_class.from_pretrained(path, dtype=dtype, output_loading_info=True)
@@ -47,3 +49,13 @@ def load_for_inference(auto_class: type, name: str) -> tuple[PreTrainedModel, Pr
         kept = {key: getattr(model.generation_config, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
         model.generation_config = GenerationConfig(**kept)
     return model.eval().to(device), tokenizer
+
+
+def _refuse_other_task(auto_class: type, adapter: str) -> None:
+    """peft would give a model of another kind than the adapter's a new head, and say nothing."""
+    config = read_config(adapter)
+    trained = AUTO_CLASSES.get(config.task_type) or (config.auto_mapping or {}).get("base_model_class", "")
+    _, known, task = trained.partition("For")
+    wanted = auto_class.__name__.partition("For")[2]
+    if known and wanted and task != wanted:
+        raise UserError(f"{adapter}: not trained for this task (it is an adapter for {task}, not {wanted})")

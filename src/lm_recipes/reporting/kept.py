@@ -30,7 +30,9 @@ def keep(run_dir: str | Path, results_dir: str | Path = "results") -> Path:
         about = {key: run["gpt"][key] for key in ("versions", "machine", "finished")}
         write_json(target, {"command": "make quickstart", "summary": rows, **about})
     else:
-        write_json(target, read_json(run_dir / "results.json", "results.json of a finished run"))
+        record = read_json(run_dir / "results.json", "results.json of a finished run")
+        record["metrics"].pop("errors", None)  # rows of the test set: they stay with the run
+        write_json(target, record)
     write_text(results_dir / "README.md", results_page(results_dir))
     return target
 

@@ -136,6 +136,7 @@ def load_asked(
 
     Args:
         source: rows with these columns, as `load_questions` reads them; answers are not needed.
+        context, choices: of the rows that have none of their own.
 
     Raises:
         UserError: both or neither are given, or naming row and id of a question without a text or choices.
@@ -143,12 +144,12 @@ def load_asked(
     if (source is None) == (questions is None):
         raise UserError("--question asks one or more questions, --questions_file all those of a file: give one of them")
     if source is None:
-        given = {"context": context, "choices": choices}
-        asked = [{"id": str(number), "question": text, **given} for number, text in enumerate(questions, start=1)]
+        asked = [{"id": str(number), "question": text} for number, text in enumerate(questions, start=1)]
     else:
-        table = _tables(source, None, ["question"])["train"]
-        asked = [{name: row.get(name) for name in ("id", "question", "context", "choices")} for _, row in table]
-    rows = [{name: value for name, value in row.items() if value is not None} for row in asked]
+        asked = [row for _, row in _tables(source, None, ["question"])["train"]]
+    given = {"context": context, "choices": choices}
+    rows = [{name: row.get(name) or given.get(name) for name in ("id", "question", *given)} for row in asked]
+    rows = [{name: value for name, value in row.items() if value is not None} for row in rows]
     for row in rows:
         where = f"{source or 'command line'}: question {row['id']}"
         _text({"question": ""} | row, "question", where)
