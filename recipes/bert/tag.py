@@ -90,6 +90,7 @@ def main() -> None:
         )  # fmt: skip
         own_args = finetuning.for_seed(training_args, seed, args.num_seeds + len(rates) - 1)
         own_args.learning_rate = rate
+        own_args.batch_eval_metrics = True  # sums of the validation split's batches, not its tags
         trainer = Trainer(
             model=adapters.with_adapter(model, model_args, "TOKEN_CLS", tokenizer),
             args=own_args,

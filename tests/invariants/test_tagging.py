@@ -21,7 +21,7 @@ from transformers import (
 
 from lm_recipes.decoding.tagging import spaced, tag_texts
 from lm_recipes.evaluation import tagging
-from lm_recipes.evaluation.metrics import load
+from lm_recipes.evaluation.metrics import class_ids, load
 from lm_recipes.launch import UserError
 from lm_recipes.models.heads import with_head
 from lm_recipes.sources.tag_schemes import entities
@@ -233,7 +233,7 @@ def test_counts_of_sentences_add_up_to_seqeval_s_f1(references, data):
     ]
     counts = tagging.sentence_counts([np.array(r) for r in said], [np.array(r) for r in references], NAMES).sum(0)
     names = [[[NAMES[i] for i in row] for row in rows] for rows in (said, references)]
-    whole = load("seqeval").compute(predictions=names[0], references=names[1], mode=None)["overall_f1"]
+    whole = load("seqeval").compute(predictions=names[0], references=names[1])["overall_f1"]
     assert whole == pytest.approx(counts[0] / counts[1] if counts[1] else 0.0)
 
 
@@ -292,14 +292,19 @@ def test_the_baseline_knows_words_and_guesses_new_ones_as_rare_ones_are():
     assert found == {"usual_tag_of_the_word": 1.0, "share_of_unknown_words": 0.25}
 
 
-def test_trainer_metrics_are_the_scores_of_labelled_tokens(tmp_path):
+@pytest.mark.parametrize("names", [NAMES, ["NOUN", "VERB", "ADJ", "DET", "ADP"]])
+@pytest.mark.parametrize("batch_eval_metrics", [True, False])
+def test_trainer_s_sums_over_batches_are_the_main_score_of_all_words(names, batch_eval_metrics, tmp_path):
     model, tokenizer = make_tagger("bert", tmp_path)
     data = tokenized(tokenizer)
-    trainer = trainer_for(model, tokenizer, tmp_path, per_device_eval_batch_size=4)
-    trainer.compute_metrics = tagging.trainer_metrics(NAMES)
-    trainer.preprocess_logits_for_metrics = lambda logits, labels: logits.argmax(-1)
-    found = trainer.evaluate(data)
-    truth = [np.array(tags) for tags in data["tags"]]
     assert encode_words(SENTENCES, tokenizer, LENGTH)["words_cut"] == [0] * len(SENTENCES)
-    for name, value in tagging.scores(tagging.predict(trainer, data), truth, NAMES).items():
-        assert found[f"eval_{name}"] == pytest.approx(value)
+    trainer = trainer_for(
+        model, tokenizer, tmp_path, per_device_eval_batch_size=4, batch_eval_metrics=batch_eval_metrics
+    )
+    trainer.compute_metrics = tagging.trainer_metrics(names)
+    trainer.preprocess_logits_for_metrics = class_ids
+    first, again = trainer.evaluate(data), trainer.evaluate(data)
+    main, truth = tagging.main_score(names), [np.array(tags) for tags in data["tags"]]
+    whole = tagging.scores(tagging.predict(trainer, data), truth, names)[main]
+    assert 0 < whole < 1
+    assert first[f"eval_{main}"] == again[f"eval_{main}"] == pytest.approx(whole)

@@ -145,7 +145,10 @@ def test_from_scratch_and_frozen_taggers_are_what_they_say(inputs, tmp_path):
         ("--source {ner} --model_name_or_path {encoder} --tags_column ner", "no column `ner`"),
         ("--source {ner} --model_name_or_path {encoder} --max_length 65", "reads at most 64 tokens"),
         ("--source {pos} --model_name_or_path {encoder} --test_split test", "no split `test` in one file"),
-        ("--source {pos} --model_name_or_path {nanochat} --output_dir {out}", "transformers has no nanochat"),
+        (
+            "--source {pos} --model_name_or_path {nanochat} --output_dir {out}",
+            "transformers has no TokenClassification for a nanochat",
+        ),
         ("--source {pos} --model_name_or_path {llama} --bidirectional --use_peft", "--bidirectional is kept in"),
     ],
 )

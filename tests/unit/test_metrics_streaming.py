@@ -127,26 +127,23 @@ SCRIPT = """
 from lm_recipes.evaluation.metrics import load
 unfinished, metric = load("accuracy"), load("accuracy")
 for _ in range(50):
-    metric.add_batch(predictions=[{guess}], references=[1])
+    metric.add_batch(predictions=[0], references=[1])
     unfinished.add_batch(predictions=[0], references=[1])
 print(metric.compute()["accuracy"])
 """
 
 
-def test_two_processes_at_once_do_not_collide_and_leave_nothing(tmp_path):
-    (tmp_path / "temporary").mkdir()
-    environment = os.environ | {"TMPDIR": str(tmp_path / "temporary"), "HF_HOME": str(tmp_path / "home")}
-    runs = [
-        subprocess.Popen(
-            [sys.executable, "-c", SCRIPT.format(guess=guess)],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for guess in (0, 1)
-    ]  # fmt: skip
-    ended = [run.communicate(timeout=120) for run in runs]
-    assert [out.strip() for out, _ in ended] == ["0.0", "1.0"], ended
-    assert not any("Exception ignored" in err for _, err in ended), ended
-    assert list((tmp_path / "temporary").glob("lm-recipes-metric-*")) == []
+def test_two_processes_at_once_do_not_collide_and_leave_nothing(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    metric = load("accuracy")
+    metric.add_batch(predictions=[1], references=[1])
+    environment = os.environ | {"TMPDIR": str(tmp_path), "HF_HOME": str(tmp_path / "home")}
+    other = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True)
+    assert other.stdout.strip() == "0.0", other.stderr
+    assert "Exception ignored" not in other.stderr
+    metric.add_batch(predictions=[1], references=[1])
+    assert metric.compute() == {"accuracy": 1.0}
+    assert [path.name for path in tmp_path.glob("lm-recipes-metric-*")] == [Path(metric.data_dir).parents[1].name]
     assert not (tmp_path / "home" / "metrics").exists()
 
 

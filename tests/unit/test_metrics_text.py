@@ -52,8 +52,8 @@ def test_entities_count_whole():
 )
 def test_broken_guesses_are_no_entities_unless_counted_as_conll_does(scheme, said, wanted, strict, conll):
     rows = ([said.split()], [wanted.split()])
-    assert score(*rows, scheme=scheme)["overall_f1"] == pytest.approx(strict)
-    assert score(*rows, scheme=scheme, mode=None)["overall_f1"] == pytest.approx(conll)
+    assert score(*rows, scheme=scheme, mode="strict")["overall_f1"] == pytest.approx(strict)
+    assert score(*rows, scheme=scheme)["overall_f1"] == pytest.approx(conll)
 
 
 def spans(tags: list[str]) -> set[tuple[int, int, str]]:
@@ -84,17 +84,27 @@ def test_f1_is_that_of_a_hand_count_and_of_seqeval(rows):
                 sentence[place] = f"B-{name}"
     right = sum(len(spans(a) & spans(b)) for a, b in zip(said, wanted, strict=True))
     number = sum(len(spans(sentence)) for sentence in said + wanted)
-    found = score(said, wanted)
+    found = score(said, wanted, mode="strict")
     assert found["overall_f1"] == pytest.approx(2 * right / number)
     assert found["overall_f1"] == pytest.approx(f1_score(wanted, said, mode="strict", scheme=schemes.IOB2))
-    assert score(said, wanted, mode=None)["overall_f1"] == pytest.approx(f1_score(wanted, said))
+    assert score(said, wanted)["overall_f1"] == pytest.approx(f1_score(wanted, said))
 
 
 @pytest.mark.parametrize(
     ("said", "wanted", "options", "message"),
     [
-        (["O", "O"], ["O", "I-PER"], {}, r"references, sentence 1: `I-PER` at word 2 belongs to no IOB2 entity"),
-        (["O", "O"], ["B-PER", "O"], {"scheme": "IOBES"}, r"`B-PER` at word 1 belongs to no IOBES entity"),
+        (
+            ["O", "O"],
+            ["O", "I-PER"],
+            {"mode": "strict"},
+            r"references, sentence 1: `I-PER` at word 2 belongs to no IOB2 entity",
+        ),
+        (
+            ["O", "O"],
+            ["B-PER", "O"],
+            {"scheme": "IOBES", "mode": "strict"},
+            r"`B-PER` at word 1 belongs to no IOBES entity",
+        ),
         (["O", "E-PER"], ["O", "O"], {}, r"sentence 1: `E-PER` is no IOB2 tag"),
         (["NN", "O"], ["O", "O"], {}, r"sentence 1: `NN` is no IOB2 tag"),
         (["O"], ["O", "O"], {}, r"sentence 1: 1 predicted tags for 2 words"),

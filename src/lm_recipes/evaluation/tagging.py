@@ -44,22 +44,29 @@ def in_words(test: dict, names: Sequence[str]) -> str:
 def _seqeval(predictions: Sentences, references: Sentences, names: Sequence[str]) -> dict:
     tags = ([[names[number] for number in row] for row in rows] for rows in (predictions, references))
     # Not strict: an I-person that nothing began is an entity, as in CoNLL's script and for whoever uses the model.
-    return load("seqeval").compute(predictions=next(tags), references=next(tags), mode=None)
+    return load("seqeval").compute(predictions=next(tags), references=next(tags))
 
 
 def trainer_metrics(names: Sequence[str]) -> Callable:
-    """`scores` as `Trainer(compute_metrics=...)` wants them, of predicted ids int `[N, L]` (see
+    """The main score for `Trainer(compute_metrics=...)`, of predicted ids int `[N, L]` (see
     `evaluation.metrics.class_ids`) and labels `[N, L]`, on the labelled tokens: words that were cut do not count.
+
+    With `--batch_eval_metrics` Trainer hands over batch by batch, and two sums are all that is kept of them.
     """
+    totals = np.zeros((1, 2), dtype=int)  # of `sentence_counts`
 
-    def compute(prediction) -> dict[str, float]:
-        pairs = [
-            (said[labels != -100], labels[labels != -100])
-            for said, labels in zip(prediction.predictions, prediction.label_ids, strict=True)
-        ]
-        return scores([said for said, _ in pairs], [truth for _, truth in pairs], names)
+    def compute_metrics(prediction, compute_result: bool = True) -> dict[str, float]:
+        said, truth = (torch.as_tensor(ids).numpy(force=True) for ids in (prediction.predictions, prediction.label_ids))
+        asked = truth != -100
+        rows = ([ids[of] for ids, of in zip(columns, asked, strict=True)] for columns in (said, truth))
+        totals[:] += sentence_counts(*rows, names).sum(0)
+        if not compute_result:
+            return {}
+        score = float(_ratio(totals)[0])
+        totals[:] = 0
+        return {main_score(names): score}
 
-    return compute
+    return compute_metrics
 
 
 def predict(trainer, dataset) -> list[np.ndarray]:

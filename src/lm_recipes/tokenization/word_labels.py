@@ -58,9 +58,8 @@ def encode_words(sentences: Sequence[Sequence[str]], tokenizer, max_length: int)
 
     The words are joined by spaces and cut as any text is; a token belongs to the first word that it has a character of,
     and the mark for a space to the word behind it, also where it is a token of its own. So byte-level BPE without
-    `add_prefix_space`, and Metaspace that marks only the first word, see words as they stand in running text; under
-    `is_split_into_words` each word would look glued to the one before it. For WordPiece, and where every word gets its
-    mark, both ways are the same.
+    `add_prefix_space` sees words as they stand in running text; under `is_split_into_words` each would look glued to
+    the one before it. For the other kinds of tokenizer both ways are the same.
 
     Args:
         sentences: words that are neither empty nor blank.

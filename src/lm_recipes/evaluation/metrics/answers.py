@@ -27,7 +27,7 @@ class SquadV2(Metric):
     `f1`, `total`; the same with the prefixes `HasAns_` and `NoAns_` where there are such questions; and `best_exact`,
     `best_f1` with `best_exact_thresh`, `best_f1_thresh`: what the best threshold would give. Choose it on validation,
     never on the questions that are reported. Each is reached with its threshold (the original script also tries to cut
-    between equal probabilities).
+    between equal probabilities, and there takes a lone article for an answer, which its scores do not).
 
     Raises:
         UserError: a question without a prediction or twice, or a prediction without a question.

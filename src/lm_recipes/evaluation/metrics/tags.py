@@ -14,8 +14,8 @@ PREFIXES = {"IOB2": ("B-", "I-"), "IOBES": ("B-", "I-", "E-", "S-")}
 class Seqeval(Metric):
     """Precision, recall and F1 of entities, from a tag per word (str, a list a sentence).
 
-    With `mode="strict"`, the default, a guessed entity that the scheme does not allow, such as `I-PER` after `O`, is
-    none. `mode=None` is the counting of CoNLL's script (ACL:W03-0419), in which it is one: for comparison with papers.
+    With `mode=None`, evaluate's default, entities are counted as CoNLL's script does (ACL:W03-0419): `I-PER` after `O`
+    begins one. With `mode="strict"` a guessed entity that the scheme does not allow, such as that one, is none.
 
     `compute` takes `scheme` ("IOB2" or "IOBES") and `mode`. Result: `overall_precision`, `overall_recall`,
     `overall_f1` (micro), `overall_accuracy` (of tags), and per type its `precision`, `recall`, `f1` and `number`.
@@ -28,7 +28,7 @@ class Seqeval(Metric):
     SOURCE, FEATURES = "ACL:W95-0107", {"default": paired(List(Value("string")))}
 
     def _compute(
-        self, predictions: list, references: list, scheme: str = "IOB2", mode: str | None = "strict"
+        self, predictions: list, references: list, scheme: str = "IOB2", mode: str | None = None
     ) -> dict[str, float | dict]:
         if scheme not in SCHEMES:
             raise UserError(f"seqeval: scheme {scheme}: must be one of {', '.join(SCHEMES)}")
@@ -67,5 +67,5 @@ def _refuse_broken(tags: list[str], scheme: str, where: str) -> None:
         if tag != "O" and place not in inside:
             raise UserError(
                 f"{where}: `{tag}` at word {place + 1} belongs to no {scheme} entity; convert the tags, or count as "
-                "CoNLL does with mode=None"
+                'CoNLL does, without mode="strict"'
             )
