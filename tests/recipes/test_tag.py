@@ -62,7 +62,9 @@ def test_every_config_trains_reports_and_leaves_a_model(config, inputs, tmp_path
     expected = [".", "DET", "NOUN", "VERB"] if main == "accuracy" else ["O", "B-job", "B-place"]
     assert metrics["labels"] == expected
     assert metrics["tags_rewritten_as_iob2"] == (0 if main == "accuracy" else 60)  # I-job begins an entity
-    assert "pipeline_tag: token-classification" in (tmp_path / "README.md").read_text()
+    card = (tmp_path / "README.md").read_text()
+    assert "pipeline_tag: token-classification" in card
+    assert all(f"\n| {row['name']} | " in card for row in metrics["per_class"])
     adapter = "lora" in config.stem
     assert (metrics["trainable_parameters"] < metrics["parameters"]) == adapter
     merged = AutoModelForTokenClassification.from_pretrained(tmp_path / "merged" if adapter else tmp_path)

@@ -276,6 +276,7 @@ def model_card(
         summary,
         _how_to_load(record, pipeline_tag, adapter),
         "## Results\n\n" + results_table(record["metrics"]),
+        _by_class(record["metrics"]),
         _samples(record["metrics"]),
         "## Data\n\n" + "\n".join(map(_source_line, datasets)) if datasets else "",
         "## Base model\n\n" + _source_line(base) if base else "",
@@ -310,6 +311,17 @@ def _numbers(metrics: dict, path: str = "") -> Iterable[tuple[str, float]]:
 
 def _show(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _by_class(metrics: dict) -> str:
+    """What `evaluation.tagging.report` says of each type of entity or tag, and what was taken for what."""
+    if not metrics.get("per_class"):
+        return ""
+    columns = ("precision", "recall", "f1")
+    rows = [[row["name"], *(_show(row[of]) for of in columns), f"{row['number']:,}"] for row in metrics["per_class"]]
+    errors = ", ".join(f"{e['truth']} as {e['predicted']} ({e['words']:,})" for e in metrics["commonest_errors"])
+    mistaken = f"\n\nWords mistaken most often: {errors}." if errors else ""
+    return "## By class, on test\n\n" + markdown_rows(["", *columns, "number"], rows) + mistaken
 
 
 def _samples(metrics: dict) -> str:
