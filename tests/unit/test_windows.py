@@ -120,7 +120,7 @@ def test_the_first_of_several_answers_that_stands_whole_in_a_window_is_its_targe
     assert {"paris", "rome", ""} == set(said)
 
 
-def test_an_answer_within_a_token_is_widened_and_one_longer_than_any_window_is_counted():
+def test_an_answer_within_a_token_is_widened_and_one_longer_than_any_window_is_counted_and_said(caplog):
     contexts = ["the ΩmegaΩ fox", "fox " * 60, "the dog"]
     answers = [("mega", 5), (("fox " * 50).strip(), 0), ("dog", 4)]
     table = {
@@ -140,6 +140,7 @@ def test_an_answer_within_a_token_is_widened_and_one_longer_than_any_window_is_c
         "train_answers_within_a_token": 1,
     }
     assert sorted(set(cut["train"]["row"])) == [0, 1, 2]
+    assert "1 training questions have an answer that no window holds" in caplog.text
 
 
 def test_characters_that_a_tokenizer_leaves_out_do_not_hide_an_answer():

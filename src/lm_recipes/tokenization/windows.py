@@ -1,5 +1,6 @@
 """How does a long text fit a model that reads so many tokens at once, and where in each window is the answer?"""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ from lm_recipes.launch import UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
+
+logger = logging.getLogger(__name__)
 
 
 def prepare_tokenizer(tokenizer) -> None:
@@ -46,7 +49,10 @@ def cut_windows(
     windows = questions.map(
         cut, with_indices=True, batched=True, remove_columns=questions["train"].column_names, desc="cutting windows"
     )
-    return windows, _count(windows["train"], questions["train"])
+    counts = _count(windows["train"], questions["train"])
+    if lost := counts["train_answers_in_no_window"]:
+        logger.warning("%d training questions have an answer that no window holds: raise --doc_stride", lost)
+    return windows, counts
 
 
 def windows_of(
