@@ -1,7 +1,7 @@
 """What does each way of fine-tuning cost, and what does it reach? All weights, LoRA and its kin, on both tracks.
 
-MiniLM on film review sentiment and SmolLM2-135M on doctor-patient dialogues, by the scripts that users run. Every
-method chooses its learning rate on validation, by the first seed. Finished runs are kept: a killed bench goes on.
+MiniLM on film review sentiment and SmolLM2-135M on doctor-patient dialogues, by the scripts that users run, with the
+same small budget for every method: it stands above each table. Finished runs are kept: a killed bench goes on.
 """
 
 import logging
@@ -17,14 +17,13 @@ logger = logging.getLogger("lm_recipes")
 
 @dataclass
 class PeftBench:
-    """Which tasks, which methods, how often."""
+    """Which tasks, and which methods."""
 
     tasks: list[str] = field(
         default_factory=lambda: ["sentiment", "dialogues"], metadata={"help": "sentiment, dialogues"}
     )
     only: list[str] | None = field(default=None, metadata={"help": "Names of methods; default: all."})
-    num_seeds: int = field(default=1, metadata={"help": "Runs at the best learning rate, with seeds 0, 1, ..."})
-    max_steps: int = field(default=-1, metadata={"help": "Steps of each run; default: as in the task's config."})
+    max_steps: int | None = field(default=None, metadata={"help": "Of each run, instead of the budget: to try it."})
     plan: bool = field(default=False, metadata={"help": "Only list what is to run and how long."})
     output_dir: str = field(default="runs/bench-peft", metadata={"help": "For all runs and the record."})
 
@@ -51,16 +50,18 @@ def main() -> None:
     for task in args.tasks:
         for name in names:
             if task in METHODS[name].rates:
-                methods[task][name] = compared(runs, task, name, list(range(args.num_seeds)), args.max_steps)
+                methods[task][name] = compared(runs, task, name, args.max_steps)
     if args.plan:
         logger.info("%s", runs.plan())
         return
+    table = markdown_table(methods)
+    logger.info("%s", table)
     write_results(
         output, config=asdict(args), inputs={}, metrics={"methods": methods},
         more_versions=sorted({METHODS[name].needs for name in names} - {None}),
         seconds={"since the last start": time.perf_counter() - begun},
     )  # fmt: skip
-    write_text(output / "table.md", markdown_table(methods))
+    write_text(output / "table.md", table)
     done(f"{len(names)} methods on {len(methods)} task(s)", output, f"python recipes/report.py --keep {output}")
 
 

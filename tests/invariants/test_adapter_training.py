@@ -5,9 +5,10 @@ import torch
 from peft import get_peft_model_state_dict
 from peft.utils.save_and_load import get_base_model_state_dict
 from safetensors.torch import load_file
-from tiny_adapters import CHANGE_THE_BASE, METHODS, PROMPT, distance, fresh, logits, make_base
+from tiny_adapters import CHANGE_THE_BASE, METHODS, NAMES, PROMPT, distance, fresh, logits, make_base
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments, set_seed
 
+from lm_recipes.models.heads import with_head
 from lm_recipes.models.quantization import quantization
 from lm_recipes.training.adapters import AdapterArguments, with_adapter
 from lm_recipes.training.saved_adapters import load_adapter, merge_adapter
@@ -26,7 +27,7 @@ def fine_tune(base: str, flags: dict, output, checkpoint: str | None = None):
     return model
 
 
-@pytest.mark.parametrize("method", [*METHODS, "prompt"])
+@pytest.mark.parametrize("method", ["lora", "pissa, dora", "oft", "vera", "prompt"])
 def test_a_resumed_run_ends_as_an_uninterrupted_one_and_the_base_stays_as_it_was(method, tmp_path):
     base, auto_class, task = make_base("llama", tmp_path / "base")
     flags = METHODS.get(method, PROMPT)
@@ -43,7 +44,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one_and_the_base_stays_as_it_was
 
 
 def quantized(base: str, **flags):
-    """As a script loads a base in 4 or 8 bits."""
+    """As a script loads a base in 4 bits."""
     arguments = AdapterArguments(use_peft=True, lora_r=4, **flags)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, quantization_config=quantization(arguments))
     return model, arguments
@@ -59,11 +60,10 @@ def gradient(model) -> torch.Tensor:
     return torch.cat([grad.flatten() for grad in found])
 
 
-@pytest.mark.parametrize("flags", [{"load_in_4bit": True}, {"load_in_8bit": True}], ids=["4bit", "8bit"])
-def test_on_a_quantised_base_an_evaluation_does_not_change_the_gradient(flags, tmp_path):
+def test_on_a_quantised_base_an_evaluation_does_not_change_the_gradient(tmp_path):
     pytest.importorskip("bitsandbytes")
     base, _, _ = make_base("llama", tmp_path / "base")
-    model, arguments = quantized(base, lora_dropout=0.0, **flags)
+    model, arguments = quantized(base, lora_dropout=0.0, load_in_4bit=True)
     model = with_adapter(model, arguments, "CAUSAL_LM")
     before = gradient(model)
     logits(model.eval())
@@ -93,3 +93,25 @@ def test_an_adapter_of_a_quantised_base_is_merged_into_what_it_was_trained_on(me
     assert distance(logits(merged), expected) <= 1e-5
     unrounded = load_file(tmp_path / "base" / "model.safetensors")["model.layers.0.self_attn.q_proj.weight"]
     assert not torch.allclose(merged.model.layers[0].self_attn.q_proj.weight, unrounded, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["bert", "modernbert"])
+def test_on_a_quantised_encoder_the_new_head_is_trained_and_merged_unrounded(kind, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    base, auto_class, task = make_base(kind, tmp_path / "base")
+    arguments = AdapterArguments(use_peft=True, lora_r=4, load_in_4bit=True)
+    options = {"dtype": torch.float32, "quantization_config": quantization(arguments)}
+    model = with_head(auto_class, base, NAMES, seed=0, problem_type="single_label_classification", **options)
+    rounded = {name for name, module in model.named_modules() if type(module).__name__ == "Linear4bit"}
+    assert rounded
+    model = with_adapter(model, arguments, task)
+    heads = {name for name in rounded if any(word in name for word in ("classifier", "head", "pooler"))}
+    assert not heads
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    model.eval().save_pretrained(tmp_path / "adapter")
+    AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path / "adapter")
+    merge_adapter(str(tmp_path / "adapter"), tmp_path / "merged")
+    assert distance(logits(auto_class.from_pretrained(tmp_path / "merged").eval()), logits(model)) <= 1e-5

@@ -39,10 +39,13 @@ from lm_recipes.training.saved_adapters import load_adapter, load_adapters, merg
 
 @pytest.mark.parametrize(
     ("kind", "method"),
-    [("nanochat", "lora"), ("bert", "lora"), *((kind, name) for kind in ("llama", "modernbert") for name in METHODS)],
+    [("nanochat", "lora"), ("bert", "lora"), *(("llama", name) for name in METHODS)]
+    + [("modernbert", name) for name in ("lora", "pissa, dora", "ia3", "oft", "vera")],
 )
-def test_merged_equals_base_plus_adapter(kind, method, tmp_path):
+def test_saved_and_merged_equal_what_was_trained(kind, method, tmp_path):
     adapter, model, auto_class = make_adapter(kind, tmp_path, **METHODS[method])
+    again = logits(load_adapter(auto_class, adapter))
+    assert distance(again, logits(model)) <= (TOLERANCE[method] if method in CHANGE_THE_BASE else 0)
     difference = merge_adapter(adapter, tmp_path / "merged")
     merged = auto_class.from_pretrained(tmp_path / "merged").eval()
     assert not isinstance(merged, PeftModel)
@@ -65,17 +68,12 @@ def test_a_16_bit_merge_is_the_exact_one_rounded_once(dtype, tmp_path):
     assert metrics["max_logit_difference"] < metrics["max_logit_difference_rounded"] < 0.1 * metrics["max_logit"]
 
 
-@pytest.mark.parametrize("method", [*METHODS, "prompt"])
-@pytest.mark.parametrize("kind", ["llama", "modernbert"])
-def test_a_saved_adapter_gives_the_same_answers_on_a_fresh_base(kind, method, tmp_path):
-    if (kind, method) == ("modernbert", "prompt"):
-        pytest.skip("ModernBERT's mean over the text would be taken over the prompt too")
-    adapter, model, auto_class = make_adapter(kind, tmp_path, **METHODS.get(method, PROMPT))
-    again = load_adapter(auto_class, adapter)
-    assert distance(logits(again), logits(model)) <= (TOLERANCE[method] if method in CHANGE_THE_BASE else 0)
+def test_a_saved_prompt_gives_the_same_answers_on_a_fresh_base(tmp_path):
+    adapter, model, auto_class = make_adapter("llama", tmp_path, **PROMPT)
+    assert torch.equal(logits(load_adapter(auto_class, adapter)), logits(model))
 
 
-@pytest.mark.parametrize("method", ["lora", "rslora", "pissa", "olora", "ia3", "oft"])
+@pytest.mark.parametrize("method", ["lora", "rslora", "pissa", "ia3", "oft"])
 def test_transformers_alone_loads_it(method, tmp_path):
     adapter, model, auto_class = make_adapter("llama", tmp_path, **METHODS[method])
     assert distance(logits(auto_class.from_pretrained(adapter).eval()), logits(model)) <= TOLERANCE[method]
@@ -96,7 +94,7 @@ def test_what_was_taken_out_of_the_base_is_given_back_when_saved(method, tmp_pat
 
 @pytest.mark.parametrize(
     ("kind", "method"),
-    [("modernbert", "lora"), *(("llama", name) for name in ("lora", "dora", "pissa", "ia3", "vera"))],
+    [("modernbert", "lora"), *(("llama", name) for name in ("dora", "pissa", "vera"))],
 )
 def test_adapters_that_share_a_base_answer_as_each_does_alone(kind, method, tmp_path):
     paths = {}

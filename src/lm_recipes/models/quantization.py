@@ -1,4 +1,4 @@
-"""How is a model loaded in 4 or 8 bits, so that an adapter can be trained on it?"""
+"""How is a model loaded in 4 bits, so that an adapter can be trained on it?"""
 
 from importlib.util import find_spec
 
@@ -6,27 +6,30 @@ from lm_recipes.launch import UserError
 
 
 def quantization(model_args):
-    """The `BitsAndBytesConfig` that --load_in_4bit or --load_in_8bit describe; None without them.
+    """The `BitsAndBytesConfig` that --load_in_4bit describes; None without it.
 
-    QLoRA (arXiv 2305.14314): the base is kept in 4-bit NormalFloat and multiplied in --dtype, the adapter is not
-    rounded. Both run on CPUs.
+    QLoRA (arXiv 2305.14314): the base is kept in 4-bit NormalFloat and multiplied in --dtype, on GPUs and CPUs. The
+    adapter is not rounded (TRL's trainers keep it in bfloat16 then).
 
     Args:
         model_args: `trl.ModelConfig`.
 
     Raises:
-        UserError: nothing would be trained, no type to multiply in, or bitsandbytes is not installed.
+        UserError: 8 bits, nothing would be trained, no type to multiply in, or bitsandbytes is not installed.
     """
     from trl import get_quantization_config
 
-    if not (model_args.load_in_4bit or model_args.load_in_8bit):
+    if model_args.load_in_8bit:
+        # LLM.int8 rounds activations too: what an adapter learns on it no merged model has, and on a CPU a third
+        # of SmolLM2-135M's likeliest next tokens change.
+        raise UserError("--load_in_8bit rounds the activations too, which no merged model does; take --load_in_4bit")
+    if not model_args.load_in_4bit:
         return None
-    flag = "--load_in_4bit" if model_args.load_in_4bit else "--load_in_8bit"
     if not model_args.use_peft:
-        raise UserError(f"{flag}: rounded weights cannot be trained; add --use_peft")
+        raise UserError("--load_in_4bit: rounded weights cannot be trained; add --use_peft")
     if model_args.dtype == "auto":
-        raise UserError(f"{flag} --dtype auto: say in which type the weights are multiplied, float32 or bfloat16")
-    need_bitsandbytes(flag)
+        raise UserError("--load_in_4bit --dtype auto: say in which type weights are multiplied, float32 or bfloat16")
+    need_bitsandbytes("--load_in_4bit")
     import bitsandbytes
 
     # On a CPU with AVX512-BF16 an evaluation packs 4-bit weights for products that have no gradient, and for good:

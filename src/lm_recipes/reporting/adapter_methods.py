@@ -2,12 +2,13 @@
 
 from lm_recipes.evaluation.adapter_methods import TASKS
 
+HEAD = ("method", "trained", "of all, %", "saved, MB", "peak memory, MB", "training, s", "learning rate")
+
 
 def markdown_table(methods: dict[str, dict[str, dict]]) -> str:
-    """A table per task, a row per method, best on validation first.
+    """A table per task under what its runs were given, a row per method, in the order they were asked for.
 
-    Memory is the whole process at its highest (or all tensors on a GPU), time that of the training steps. Scores are
-    means over seeds, of the test split; the range stands behind.
+    Memory is the whole process at its highest (or all tensors on a GPU), time that of the training steps.
 
     Args:
         methods: task -> method -> what `evaluation.adapter_methods.compared` found.
@@ -16,23 +17,23 @@ def markdown_table(methods: dict[str, dict[str, dict]]) -> str:
 
 
 def _table(task: str, found: dict[str, dict]) -> str:
-    about = TASKS[task]
-    score = f"test {about.score.replace('_', ' ')}" + (", %" if about.sign > 0 else "")
-    head = ["method", "trained", "of all, %", "saved, MB", "peak memory, MB", "seconds", "learning rate", score]
+    score = TASKS[task].score
     rows = [
         [
             name, f"{row['trainable']:,}", f"{100 * row['trainable'] / row['parameters']:.3g}",
             f"{row['saved_bytes'] / 1e6:.1f}", f"{row['peak_bytes'] / 1e6:,.0f}", f"{row['train_seconds']:.0f}",
-            f"{row['learning_rate']:g}", _score(row, about.sign),
+            f"{row['learning_rate']:g}", _score(row["test"], score),
         ]
-        for name, row in sorted(found.items(), key=lambda item: -about.sign * item[1]["validation"])
+        for name, row in found.items()
     ]  # fmt: skip
+    head = [*HEAD, f"test {score.replace('_', ' ')}" + (", %" if score == "accuracy" else "")]
     lines = [f"| {' | '.join(cells)} |" for cells in [head, *rows]]
-    return "\n".join([f"**{task}**", "", lines[0], "| --- |" + " ---: |" * (len(head) - 1), *lines[1:], ""])
+    return "\n".join([TASKS[task].budget, "", lines[0], "| --- |" + " ---: |" * (len(head) - 1), *lines[1:], ""])
 
 
-def _score(row: dict, sign: int) -> str:
-    factor, digits = (100, 1) if sign > 0 else (1, 3)
-    text = f"{factor * row['test']:.{digits}f}"
-    low, high = (factor * edge(row["tests"]) for edge in (min, max))
-    return text if len(row["tests"]) == 1 else f"{text} ({low:.{digits}f} to {high:.{digits}f})"
+def _score(test: dict[str, float], score: str) -> str:
+    """The score, and its interval or what it was before training."""
+    if f"{score}_before" in test:
+        return f"{test[score]:.3f} ({test[f'{score}_before']:.3f} before)"
+    low, high = test[f"{score}_low"], test[f"{score}_high"]
+    return f"{100 * test[score]:.1f} ({100 * low:.1f} to {100 * high:.1f})"
