@@ -158,11 +158,16 @@ def test_every_kind_of_problem_learns_and_leaves_what_plain_transformers_reads(k
     untouched = Calibration(kind, calibration.labels).answer(logits)
     expected = {"score": plain.get("label")} if kind == REGRESSION else plain
     assert untouched.get("probabilities", untouched) == pytest.approx(expected, abs=1e-6)
+    served = f"--model_name_or_path {tmp_path / 'out'} --output {tmp_path / 'answers.json'} --text".split()
+    launch([f"{RECIPES}/bert/predict.py", *served, "a doctor asks 1"])
+    (answer,) = json.loads((tmp_path / "answers.json").read_text())
+    for key, value in calibration.answer(logits).items():
+        assert answer[key] == (value if key.startswith("label") else pytest.approx(value, abs=1e-5))
 
 
 def test_the_best_checkpoint_is_kept_and_training_stops_early_whatever_else_runs(sources, encoder, tmp_path):
     flags = (
-        "--num_train_epochs 6 --learning_rate 3e-2 --eval_strategy epoch --save_strategy epoch "
+        "--num_train_epochs 4 --learning_rate 3e-2 --eval_strategy epoch --save_strategy epoch "
         "--early_stopping_patience 1 --metric_for_best_model accuracy --seed 1"
     )
     alone = classify(sources, encoder, SINGLE, tmp_path / "alone", flags)
@@ -214,7 +219,7 @@ def test_logits_do_not_depend_on_batches_or_on_padding(kind, encoder, tmp_path):
     assert np.allclose(found[0], alone, atol=1e-5)
 
 
-def test_other_domains_and_thresholds_are_reported(sources, encoder, tmp_path):
+def test_other_domains_are_reported(sources, encoder, tmp_path):
     other = tmp_path / "tweets.jsonl"
     tweets = [{"text": f"{WORDS[i % 3]} lol {i}", "label": ("bad", "good", "fair")[i % 3]} for i in range(12)]
     other.write_text("\n".join(map(json.dumps, tweets)))
@@ -222,5 +227,3 @@ def test_other_domains_and_thresholds_are_reported(sources, encoder, tmp_path):
     found = classify(sources, encoder, SINGLE, tmp_path / "out", f"{flags} --stratify True")
     assert found["cross_domain"][str(other)]["rows"] == 12
     assert {"temperature", "calibration_error_before", "calibration_error_after"} <= set(found["calibration"])
-    several = classify(sources, encoder, MULTI, tmp_path / "several", "--max_steps 2 --save_strategy no")
-    assert set(several["calibration"]["thresholds"]) == set(several["f1_by_class"]) == {"joy", "love"}

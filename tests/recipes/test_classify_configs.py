@@ -8,7 +8,7 @@ import torch
 import yaml
 from objectives import RECIPES, launch
 from tiny_models import TEXT, bert_config, bert_tokenizer, save
-from transformers import AutoModel
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 CONFIGS = RECIPES / "bert" / "configs"
 GLUE = sorted(path.stem for path in CONFIGS.glob("glue-*.yaml"))
@@ -61,22 +61,46 @@ def test_glue_has_its_nine_tasks_and_one_protocol():
         assert all(isinstance(rate, float) for rate in config["learning_rates"])
 
 
-@pytest.mark.parametrize("name", ["glue-cola", "glue-mnli", "glue-stsb"])
-def test_glue_is_measured_on_its_validation_split_and_chosen_on_training_rows(name, encoder, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "rates", "seeds"),
+    [("glue-cola", ["1e-4", "1e-3"], 2), ("glue-mnli", ["1e-4"], 1), ("glue-stsb", ["1e-4"], 1)],
+)
+def test_glue_is_measured_on_its_validation_split_and_chosen_on_training_rows(name, rates, seeds, encoder, tmp_path):
     labels = LABELS.get(name, ["acceptable", "unacceptable"])
-    found = run(name, labels, encoder, tmp_path, "--num_seeds 2 --learning_rates 1e-4 1e-3")
+    found = run(name, labels, encoder, tmp_path, f"--num_seeds {seeds} --learning_rates {' '.join(rates)}")
     assert found["test"]["rows"] == 15
     assert found["train_rows"] + found["validation"]["rows"] == 60
-    assert len(found["per_seed"]) == 2
+    assert len(found["per_seed"]) == seeds
+    tried = next(value for key, value in found.items() if key.endswith("_by_learning_rate"))
+    assert len(tried) == len(rates)
+    assert tried[f"{found['learning_rate']:g}"] == max(tried.values()) == found["per_seed"][0]["validation"]
     expected = {"glue-stsb": {"pearson", "spearman"}, "glue-cola": {"matthews_correlation", "f1"}}
     assert expected.get(name, {"accuracy"}) <= set(found["test"])
+
+
+def test_pairs_are_classified_as_they_were_learned(encoder, tmp_path):
+    run("glue-mnli", LABELS["glue-mnli"], encoder, tmp_path, "--num_seeds 1 --learning_rates 1e-2")
+    pairs = [{"premise": TEXT[i], "hypothesis": TEXT[i - 1] * (i + 1)} for i in range(3)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    flags = f"--texts_file {tmp_path}/pairs.jsonl --text_column premise --pair_column hypothesis"
+    flags += f" --model_name_or_path {tmp_path}/out --output {tmp_path}/answers.jsonl"
+    launch([f"{RECIPES}/bert/predict.py", *flags.split()])
+    answers = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    temperature = json.loads((tmp_path / "out" / "calibration.json").read_text())["temperature"]
+    for pair, answer in zip(pairs, answers, strict=True):
+        ids = tokenizer(*pair.values(), truncation=True, max_length=64, return_tensors="pt")
+        expected = (model(**ids).logits[0] / temperature).softmax(-1).tolist()
+        assert [answer["probabilities"][name] for name in LABELS["glue-mnli"]] == pytest.approx(expected, abs=1e-5)
+        assert answer["text"] == pair["premise"]
 
 
 def test_emotions_and_score_and_spam_take_rows_of_their_kind(encoder, tmp_path):
     (tmp_path / "emotions").mkdir()
     several = run("classify-emotions", [["joy"], ["joy", "love"], []], encoder, tmp_path / "emotions",
                   "--early_stopping_patience 1 --eval_strategy epoch --save_strategy epoch")  # fmt: skip
-    assert set(several["f1_by_class"]) == {"joy", "love"}
+    assert set(several["calibration"]["thresholds"]) == set(several["f1_by_class"]) == {"joy", "love"}
     (tmp_path / "score").mkdir()
     score = run("classify-score", [-1.0, 0.5, 3.0], encoder, tmp_path / "score")
     assert score["labels"] == ["score"]

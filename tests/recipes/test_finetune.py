@@ -1,4 +1,4 @@
-"""classify.py, sft.py and merge_adapter.py with every shipped config, as they are launched: two steps on small data."""
+"""classify.py, sft.py and merge_adapter.py with shipped configs: two steps on small data, and what they leave."""
 
 import json
 import os
@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from objectives import RECIPES, launch
 from tiny_models import bert_config, bert_tokenizer, gpt, gpt_tokenizer, save
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers import pipeline as transformers_pipeline
 
-ROOT = Path(__file__).parents[2]
-TWO_STEPS = "--max_steps 2 --logging_steps 1 --seed 3"
+TWO_STEPS = "--max_steps 2 --logging_steps 1 --seed 3 --disable_tqdm True"
 SMOLLM2_STYLE = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou "
     "are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + "
@@ -23,16 +23,8 @@ SMOLLM2_STYLE = (
 )
 
 
-def launch(script: str, flags: str, launcher: tuple = (sys.executable,)) -> subprocess.CompletedProcess:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1"}
-    return subprocess.run(
-        [*launcher, str(ROOT / "recipes" / script), *flags.split()], env=environment, capture_output=True, text=True
-    )
-
-
-def results(script: str, flags: str, output_dir: Path, **options) -> dict:
-    ended = launch(script, f"{flags} --output_dir {output_dir}", **options)
-    assert ended.returncode == 0, ended.stderr
+def results(script: str, flags: str, output_dir: Path) -> dict:
+    launch([str(RECIPES / script), *flags.split(), "--output_dir", str(output_dir)])
     return json.loads((output_dir / "results.json").read_text("utf-8"))
 
 
@@ -68,7 +60,7 @@ def classified(inputs, tmp_path_factory) -> Path:
     output_dir = tmp_path_factory.mktemp("runs") / "sentiment"
     results(
         "bert/classify.py",
-        f"--config {ROOT}/recipes/bert/configs/classify-quickstart.yaml --model_name_or_path {inputs['encoder']} "
+        f"--config {RECIPES}/bert/configs/classify-quickstart.yaml --model_name_or_path {inputs['encoder']} "
         f"--source {inputs['reviews']} --max_length 32 --num_seeds 2 {TWO_STEPS}",
         output_dir,
     )
@@ -80,7 +72,7 @@ def chatting(inputs, tmp_path_factory) -> Path:
     output_dir = tmp_path_factory.mktemp("runs") / "chat"
     results(
         "gpt/sft.py",
-        f"--config {ROOT}/recipes/gpt/configs/sft-quickstart.yaml --model_name_or_path {inputs['decoder']} "
+        f"--config {RECIPES}/gpt/configs/sft-quickstart.yaml --model_name_or_path {inputs['decoder']} "
         f"--source {inputs['chats']} --max_length 120 {TWO_STEPS}",
         output_dir,
     )
@@ -114,7 +106,7 @@ def test_the_saved_classifier_gives_the_reported_numbers_to_plain_transformers(c
 
 def test_from_scratch_and_frozen_are_what_they_say(inputs, tmp_path):
     base = AutoModelForSequenceClassification.from_pretrained(inputs["encoder"], num_labels=3)
-    config = f"--config {ROOT}/recipes/bert/configs/classify-minilm.yaml --model_name_or_path {inputs['encoder']}"
+    config = f"--config {RECIPES}/bert/configs/classify-minilm.yaml --model_name_or_path {inputs['encoder']}"
     flags = f"{config} --source {inputs['reviews']} --max_length 32 --baselines false {TWO_STEPS}"
     frozen = results("bert/classify.py", f"{flags} --freeze_encoder", tmp_path / "frozen")
     scratch = results("bert/classify.py", f"{flags} --from_scratch", tmp_path / "scratch")
@@ -131,7 +123,7 @@ def test_from_scratch_and_frozen_are_what_they_say(inputs, tmp_path):
 
 
 def test_classify_lora_leaves_an_adapter_and_the_same_model_merged(inputs, tmp_path):
-    config = f"--config {ROOT}/recipes/bert/configs/classify-minilm-lora.yaml --model_name_or_path {inputs['encoder']}"
+    config = f"--config {RECIPES}/bert/configs/classify-minilm-lora.yaml --model_name_or_path {inputs['encoder']}"
     found = results(
         "bert/classify.py", f"{config} --source {inputs['reviews']} --max_length 32 {TWO_STEPS}", tmp_path / "lora"
     )
@@ -165,10 +157,9 @@ def test_the_chat_model_is_a_plain_directory_that_stops_at_the_end_of_a_turn(cha
 
 
 def test_sft_lora_adapter_and_merged_model_agree(inputs, tmp_path):
-    config = f"--config {ROOT}/recipes/gpt/configs/sft-smollm2-lora.yaml --model_name_or_path {inputs['smollm2']}"
+    config = f"--config {RECIPES}/gpt/configs/sft-smollm2-lora.yaml --model_name_or_path {inputs['smollm2']}"
     results("gpt/sft.py", f"{config} --source {inputs['chats']} --max_length 400 {TWO_STEPS}", tmp_path / "lora")
-    ended = launch("merge_adapter.py", f"--adapter {tmp_path / 'lora'} --output_dir {tmp_path / 'again'}")
-    assert ended.returncode == 0, ended.stderr
+    launch([str(RECIPES / "merge_adapter.py"), *f"--adapter {tmp_path}/lora --output_dir {tmp_path}/again".split()])
     ids = torch.arange(5, 45).reshape(2, 20)
     models = [
         AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
@@ -225,7 +216,7 @@ def test_mistakes_end_in_one_line_and_exit_code_2_before_training(
     arguments = [script, *flags.format(**inputs).split(), "--output_dir", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", arguments)
     with pytest.raises(SystemExit) as end:
-        runpy.run_path(str(ROOT / "recipes" / script), run_name="__main__")
+        runpy.run_path(str(RECIPES / script), run_name="__main__")
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert end.value.code == 2
     assert last.startswith("error: ")
@@ -236,8 +227,10 @@ def test_mistakes_end_in_one_line_and_exit_code_2_before_training(
 @pytest.mark.slow
 @pytest.mark.parametrize("script", ["bert/classify.py", "gpt/sft.py"])
 def test_two_processes_train_and_report(script, inputs, tmp_path):
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     model, source, length = ("encoder", "reviews", 32) if "classify" in script else ("decoder", "chats", 120)
     flags = f"--model_name_or_path {inputs[model]} --source {inputs[source]} --max_length {length} {TWO_STEPS}"
-    found = results(script, flags, tmp_path / "out", launcher=launcher)
-    assert found["metrics"]["test"]
+    command = [*launcher, str(RECIPES / script), *flags.split(), "--output_dir", str(tmp_path / "out")]
+    ended = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["metrics"]["test"]
