@@ -118,12 +118,12 @@ def main() -> None:
     if args.baselines:
         metrics["baselines"] = answer_baselines(questions)
     asking = Asking(args.max_length, args.doc_stride, args.max_answer_length, metrics["null_score_diff_threshold"])
-    found = scores.in_words(metrics["test"])
+    found = scores.in_words(metrics)
     if is_main_process():
         save_asking(output_dir, asking)
     finish(
         trainer, title="Answers questions with words of a text", pipeline_tag="question-answering", config=settings,
-        summary=f"{model_args.model_name_or_path} fine-tuned on {args.source}: {found}, mean of {len(runs)} seed(s).",
+        summary=f"{model_args.model_name_or_path} fine-tuned on {args.source}, {len(runs)} seed(s): {found}.",
         inputs={"model": model_args.model_name_or_path, "data": args.source}, metrics=metrics,
         seconds={"total": time.perf_counter() - start, "train": sum(seconds)},
         base_model=model_args.model_name_or_path, datasets=[describe_questions(args.source)],

@@ -31,7 +31,9 @@ class AskArguments:
     )
     always_answer: bool = field(default=False, metadata={"help": "Give the best answer, however unlikely."})
     batch_size: int = field(default=32, metadata={"help": "Windows read at a time, sorted by length."})
-    output: str | None = field(default=None, metadata={"help": "A .jsonl or .json file for the answers."})
+    output: str | None = field(
+        default=None, metadata={"help": "For the answers: .jsonl, .json, or .csv without n-best."}
+    )
 
 
 def main() -> None:
@@ -75,6 +77,8 @@ def main() -> None:
         threshold = None if args.always_answer else asking.null_score_diff_threshold
         answers = list(records(rows, found, threshold))
     show(answers)
+    if args.output and args.output.endswith(".csv"):  # no place for n_best and the like
+        answers = [{name: value for name, value in row.items() if not isinstance(value, list)} for row in answers]
     if args.output:
         write_records(args.output, answers)
 

@@ -109,10 +109,10 @@ def main() -> None:
     metrics |= {"train_rows": len(data["train"]), "rows_cut_at_max_length": rows_cut} | parameter_counts(trainer.model)
     if args.baselines:
         metrics["baselines"] = choice_baselines(rows)
-    found = choices.in_words(metrics["test"])
+    found = choices.in_words(metrics)
     finish(
         trainer, title="Chooses between answers", pipeline_tag="multiple-choice", config=settings, metrics=metrics,
-        summary=f"{model_args.model_name_or_path} fine-tuned on {args.source}: {found}, mean of {len(runs)} seed(s).",
+        summary=f"{model_args.model_name_or_path} fine-tuned on {args.source}, {len(runs)} seed(s): {found}.",
         inputs={"model": model_args.model_name_or_path, "data": args.source},
         seconds={"total": time.perf_counter() - start, "train": sum(seconds)},
         base_model=model_args.model_name_or_path, datasets=[describe_questions(args.source)],

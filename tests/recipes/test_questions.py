@@ -108,7 +108,9 @@ def test_asking_the_saved_model_gives_the_reported_numbers(answering, inputs, tm
             assert own["context"][span["start"] : span["end"]] == span["text"]
         if row["answer"]:
             assert own["context"][row["start"] : row["end"]] == row["answer"]
-    assert "(no answer)" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "(no answer)" in shown
+    assert shown.count("->") == len(test)
 
 
 @pytest.mark.parametrize(

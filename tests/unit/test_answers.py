@@ -13,12 +13,14 @@ from lm_recipes.evaluation.answer_scores import (
     best_scores,
     choose_threshold,
     exact_and_f1,
+    in_words,
     report,
     scores_of,
     summary,
     worst_answers,
 )
 from lm_recipes.evaluation.answers import Answered, Asking, Span, asking_of, find_answers, rank, save_asking
+from lm_recipes.evaluation.choices import in_words as choices_in_words
 from lm_recipes.evaluation.choices import report as choice_report
 from lm_recipes.evaluation.metrics import load as load_metric
 from lm_recipes.evaluation.question_baselines import answer_baselines, choice_baselines, rarity, sliding_window
@@ -282,6 +284,10 @@ def test_baselines_know_how_many_questions_have_no_answer():
     found = answer_baselines(questions)
     assert found["no_answer"] == {"exact": pytest.approx(2 / 3), "f1": pytest.approx(2 / 3)}
     assert found["sliding_window"]["exact"] <= 1 / 3
+    test = dict.fromkeys(("f1", "f1_low", "f1_high", "exact"), 0.5)
+    said = "F1 50.0% (95 %: 50.0% to 50.0%), 50.0% exactly right, on test"
+    assert in_words({"test": test}) == said
+    assert in_words({"test": test, "baselines": found}) == f"{said}; no answer: F1 66.7%"
 
 
 def test_choices_are_reported_with_chance_the_longest_and_the_most_shared_words():
@@ -306,3 +312,6 @@ def test_choices_are_reported_with_chance_the_longest_and_the_most_shared_words(
     (error,) = metrics["errors"]
     assert (error["id"], error["expected"], error["chosen"]) == ("2", "cat", "a dog")
     assert error["probability"] == pytest.approx(1 / (1 + math.exp(-4)))
+    said = choices_in_words(metrics | {"baselines": choice_baselines(rows)})
+    assert said.startswith("87.5% of test questions right (95 %: ")
+    assert said.endswith("; most shared words: 100.0%")

@@ -125,7 +125,10 @@ def worst_answers(
     return sorted((row for row in rows if row["f1"] < 1), key=lambda row: (row["f1"], -row["probability"]))[:limit]
 
 
-def in_words(test: dict) -> str:
-    """The main result in a few words, from what `report` says of a split."""
+def in_words(metrics: dict) -> str:
+    """The main result in a few words, from what `report` says and, if it was measured, the best of the `baselines`."""
+    test, others = metrics["test"], metrics.get("baselines", {})
     value, low, high = (test[f"f1{end}"] for end in ("", "_low", "_high"))
-    return f"F1 {value:.1%} (95 %: {low:.1%} to {high:.1%}), {test['exact']:.1%} exactly right, on test"
+    best_other = max(others, key=lambda name: others[name]["f1"], default=None)
+    beside = f"; {best_other.replace('_', ' ')}: F1 {others[best_other]['f1']:.1%}" if best_other else ""
+    return f"F1 {value:.1%} (95 %: {low:.1%} to {high:.1%}), {test['exact']:.1%} exactly right, on test{beside}"

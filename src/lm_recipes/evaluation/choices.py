@@ -76,7 +76,10 @@ def worst_choices(logits: np.ndarray, rows: "Dataset", limit: int = 20) -> list[
     return sorted(wrong, key=lambda row: -row["probability"])[:limit]
 
 
-def in_words(test: dict) -> str:
-    """The main result in a few words, from what `report` says of a split."""
+def in_words(metrics: dict) -> str:
+    """The main result in a few words, from what `report` says and, if it was measured, the best of the `baselines`."""
+    test, others = metrics["test"], metrics.get("baselines", {})
     value, low, high = (test[f"accuracy{end}"] for end in ("", "_low", "_high"))
-    return f"{value:.1%} of test questions right (95 %: {low:.1%} to {high:.1%})"
+    best_other = max(others, key=others.get, default=None)
+    beside = f"; {best_other.replace('_', ' ')}: {others[best_other]:.1%}" if best_other else ""
+    return f"{value:.1%} of test questions right (95 %: {low:.1%} to {high:.1%}){beside}"
