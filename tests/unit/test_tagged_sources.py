@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm_recipes.launch import UserError
-from lm_recipes.sources import archives, load_table
+from lm_recipes.sources import archives
 from lm_recipes.sources.brown import UNIVERSAL, read_sentences, universal
-from lm_recipes.sources.demo import DEMOS
+from lm_recipes.sources.demo import DEMOS, TABLES
 from lm_recipes.sources.tag_schemes import entities, marks_entities, to_iob2
 from lm_recipes.sources.tagged import describe_tagged, load_tagged
 
@@ -270,18 +270,18 @@ needs_brown = pytest.mark.skipif(
 
 @needs_brown
 def test_brown_has_its_57340_sentences_in_the_universal_parts_of_speech():
-    table = load_table("demo:brown-pos")
-    assert len(table) == DEMOS["demo:brown-pos"].rows
-    first = table[0]
+    rows = TABLES["demo:brown-pos"]()
+    assert len(rows) == DEMOS["demo:brown-pos"].rows
+    first = rows[0]
     assert first["sample"] == "ca01"
     assert first["tokens"][:4] == ["The", "Fulton", "County", "Grand"]
     assert first["tags"][:4] == ["DET", "NOUN", "NOUN", "ADJ"]
-    tags = [tag for row in table["tags"] for tag in row]
+    tags = [tag for row in rows for tag in row["tags"]]
     assert set(tags) == {*UNIVERSAL.values(), ".", "X"}
     assert len(tags) == 1_161_192  # with punctuation
     assert tags.count(".") == 147_565
     assert tags.count("X") < 0.002 * len(tags)
-    assert all(word for row in table["tokens"] for word in row)
+    assert all(word for row in rows for word in row["tokens"])
 
 
 @pytest.mark.parametrize(
