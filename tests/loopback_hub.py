@@ -178,7 +178,7 @@ class _Handler(BaseHTTPRequestHandler):
         if commit is None:
             return None
         inside = {path: content for path, content in commit.files.items() if path.startswith(folder or "")}
-        if not inside:
+        if folder and not inside:  # a new repository is empty, not missing
             return self.missing("EntryNotFound")
         entries = [
             {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}

@@ -35,9 +35,10 @@ def finish(
     if trainer.is_world_process_zero():
         complete_adapter(trainer.model, args.output_dir)
         Path(args.output_dir, "training_args.bin").unlink(missing_ok=True)  # a pickle; results.json has the settings
+        pushed = {"hub_model_id": trainer.hub_model_id} if args.push_to_hub else {}  # with its owner
         record = write_results(
             args.output_dir,
-            config=config | changed_settings(args),
+            config=config | changed_settings(args) | pushed,
             inputs=inputs,
             metrics=metrics,
             seconds=seconds,
