@@ -49,7 +49,7 @@ def losses(output: Path) -> list[float]:
 
 
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(inputs, tmp_path, caplog):
-    flags = ("--max_steps", 60, "--save_strategy", "steps", "--save_steps", 4)
+    flags = ("--max_steps", 24, "--save_strategy", "steps", "--save_steps", 4)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     launch(command(inputs, whole, *flags))
     again = command(inputs, killed, *flags)

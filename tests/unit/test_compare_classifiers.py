@@ -1,11 +1,14 @@
 """A head, SFT or a prompt: which runs are planned, that the scripts know their flags, and the table they come to."""
 
 import dataclasses
+import json
 import runpy
 from pathlib import Path
 
 import pytest
-from objectives import RECIPES
+from objectives import RECIPES, launch
+from tiny_models import bert_config, bert_tokenizer, gpt, gpt_tokenizer, save
+from transformers import BertModel
 
 from lm_recipes.evaluation import classifiers
 from lm_recipes.evaluation.classifiers import WAYS
@@ -44,7 +47,7 @@ def test_all_ways_learn_from_the_same_rows_of_the_same_source():
                 assert flags(run)["--train_rows"] == "300", way
                 assert flags(run)["--num_train_epochs"] == "2"
     taught, measured, again, _ = ways["topic", "decoder, SFT"]
-    assert flags(taught)["--group_column"] == "text"  # the splits of classify.py
+    assert flags(taught)["--prompt_column"] == "text"  # by which dialogues are split, as by classify.py
     assert flags(measured)["--model_name_or_path"] == str(taught.output_dir)
     assert (flags(taught)["--seed"], flags(again)["--seed"]) == ("0", "1")
 
@@ -107,3 +110,22 @@ def test_the_table_names_every_way_and_marks_the_best():
     assert lines[4] == "| decoder, SFT | 300 | 500 | 2.4 | 70.0 ± 0.0 | 70.0 ± 0.0 |"
     assert lines[-1] == f"| {REFERENCE} | 300 |  |  | 60.0 | 60.0 |"
     assert len(lines) == 2 + len(WAYS) + 1
+
+
+@pytest.mark.slow
+def test_the_scripts_run_one_after_the_other_and_a_second_start_runs_none_of_them(tmp_path, caplog):
+    encoder = save(tmp_path / "encoder", BertModel(bert_config("bert", 200, context=128)), bert_tokenizer())
+    decoder = save(tmp_path / "decoder", gpt("llama", context=512), gpt_tokenizer())
+    models = f"--encoder {encoder} --decoder {decoder} --tasks question --train_rows 40 --num_train_epochs 1 --shots 1"
+    command = [str(RECIPES / "compare_classifiers.py"), *models.split(), "--output_dir", str(tmp_path / "out")]
+    launch(command)
+    found = json.loads((tmp_path / "out" / "results.json").read_text())["metrics"]["classifiers"]["question"]
+    assert set(found) == {*WAYS, REFERENCE}
+    assert all(0 < cell["accuracy"] < 1 for cell in found.values())
+    assert found["decoder, SFT"]["labelled_rows"] == found["encoder, head"]["labelled_rows"] == 40
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/results.json")}
+    assert len(written) == 5
+    launch([*command, "--plan", "True"])
+    assert caplog.text.count("done  question") == 5
+    launch(command)
+    assert {path: path.stat().st_mtime_ns for path in written} == written

@@ -306,7 +306,8 @@ def fit_dialogues(
     counts: dict[str, int] = {}
 
     def length(messages: Messages) -> int:
-        return len(render(tokenizer, messages, return_dict=True)["input_ids"])
+        quiet = {"verbose": False}  # it would warn of each dialogue that is longer than the model reads
+        return len(render(tokenizer, messages, return_dict=True, tokenizer_kwargs=quiet)["input_ids"])
 
     for split, rows in dialogues.items():
         fitted[split], too_long = [], 0

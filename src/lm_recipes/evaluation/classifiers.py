@@ -18,7 +18,10 @@ WAYS = {
 # Tried with the first seed; the best on validation is taken for all. Of adapters and of all weights.
 LEARNING_RATES = {True: ("2e-4", "1e-3"), False: ("5e-5", "2e-4")}
 SFT_LEARNING_RATE = {True: "5e-4", False: "5e-5"}
-LORA = ("--use_peft", "True", "--lora_r", "16", "--lora_alpha", "32", "--lora_dropout", "0.05")
+LORA = ("--use_peft", "True", "--lora_r", "16", "--lora_alpha", "32", "--lora_dropout", "0")
+# What stands before a text and its label in a few-shot prompt.
+ASKED = {"sentiment": ("Review", "Sentiment"), "topic": ("Article", "Topic"), "question": ("Question", "Asks for")}
+SFT_EVALUATION = "16"  # dialogues that sft.py measures with; few_shot.py measures with all test rows
 
 
 def runs(
@@ -63,6 +66,7 @@ def runs(
             for run in _taught(root, task, models["decoder"], peft["decoder"], (*shared, "--seed", str(seed)), some)
         ]
         asked = ("--model_name_or_path", models["decoder"], "--source", source, "--max_length", length, *some)
+        asked = (*asked, "--text_name", ASKED[task][0], "--label_name", ASKED[task][1])
         asked = (*asked, "--shots", str(shots), "--num_seeds", str(num_seeds))
         prompted = _run(root, f"{task}, decoder, few-shot", "gpt/few_shot.py", asked)
         plan[task, "decoder, few-shot"] = plan[task, "decoder, few-shot, calibrated"] = [prompted]
@@ -74,8 +78,9 @@ def _taught(root: Path, task: str, model: str, peft: bool, shared: tuple, some: 
     seed, source, length = shared[-1], known_task(task).source, known_task(task).max_length
     # A turn has the template around the text, and its label after it.
     flags = ("--model_name_or_path", model, "--source", source, "--max_length", str(2 * length + 64))
-    flags = (*flags, "--prompt_column", "text", "--answer_column", "label", "--group_column", "text", *shared)
-    flags = (*flags, "--learning_rate", SFT_LEARNING_RATE[peft], "--per_device_train_batch_size", "16")
+    flags = (*flags, "--prompt_column", "text", "--answer_column", "label", *shared)
+    flags = (*flags, "--packing", "True", "--per_device_train_batch_size", "4", "--eval_dialogues", SFT_EVALUATION)
+    flags = (*flags, "--learning_rate", SFT_LEARNING_RATE[peft])
     flags = (*flags, "--activation_checkpointing", "False", *(LORA if peft else ()))
     taught = _run(root, f"{task}, decoder, SFT, seed {seed}", "gpt/sft.py", flags)
     asked = ("--model_name_or_path", str(taught.output_dir), "--source", source, "--max_length", str(length), *some)
