@@ -98,7 +98,7 @@ def main() -> None:
         f"{first['before']:.1%}, by shared words {first['words']:.1%})"
     )
     finish(
-        trainer, title="Sentence embeddings", pipeline_tag="feature-extraction", config=asdict(args), metrics=metrics,
+        trainer, title="Sentence embeddings", pipeline_tag="sentence-similarity", config=asdict(args), metrics=metrics,
         summary=f"{args.model_name_or_path} fine-tuned on pairs of {args.source}: {result}.",
         limits="A text's vector is the mean of its token vectors (padding left out) at length 1, as "
         "`SentenceTransformer` makes it from this directory; compare vectors by dot product.",

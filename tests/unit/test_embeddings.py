@@ -135,3 +135,4 @@ def test_embed_learns_pairs_and_leaves_a_plain_model_with_its_pooling(tmp_path):
     pooling = json.loads((tmp_path / "out" / "1_Pooling" / "config.json").read_text())
     assert pooling["word_embedding_dimension"] == model.config.hidden_size
     assert [name for name, used in pooling.items() if used is True] == ["pooling_mode_mean_tokens"]
+    assert "pipeline_tag: sentence-similarity" in (tmp_path / "out" / "README.md").read_text()

@@ -60,12 +60,15 @@ class Calibration:
         return replace(plain, thresholds=thresholds)
 
     @classmethod
-    def beside(cls, model_dir: str | Path, config) -> "Calibration":
-        """What `model_dir` keeps; without it nothing is changed, and `config` (of a transformers model) says what the
-        logits are.
+    def beside(cls, model: str | Path, config) -> "Calibration":
+        """What the directory or Hub id `model` keeps; without it nothing is changed, and `config` (of a transformers
+        model) says what the logits are.
         """
-        path = Path(model_dir, FILE)
-        if path.is_file():
+        from transformers.utils import cached_file
+
+        why = ("gated_repo", "missing_entries", "connection_errors")
+        path = cached_file(str(model), FILE, **{f"_raise_exceptions_for_{reason}": False for reason in why})
+        if path is not None:
             return cls(**read_json(path, "calibration"))
         labels = [config.id2label[number] for number in range(config.num_labels)]
         kind = SINGLE if config.num_labels > 1 else MULTI  # what transformers' pipeline does: a sigmoid of a single one

@@ -31,6 +31,10 @@ LOADING = {
     "with torch.no_grad():\n    logits = model(**{{name: ids[None] for name, ids in rows.items()}}).logits\n"
     "choices[logits.argmax()]",
     "feature-extraction": _PIPELINE + 'pipeline("feature-extraction", model="{path}")("The city of")',
+    "sentence-similarity": "from sentence_transformers import SentenceTransformer\n\n"
+    'model = SentenceTransformer("{path}")\n'
+    'vectors = model.encode(["Where is the Louvre?", "It stands in Paris.", "Foxes hunt at night."])\n'
+    "vectors[0] @ vectors[1:].T",
     "text2text-generation": "from transformers import AutoModelForSeq2SeqLM, AutoTokenizer\n\n"
     'tokenizer, model = AutoTokenizer.from_pretrained("{path}"), AutoModelForSeq2SeqLM.from_pretrained("{path}")\n'
     'ids = tokenizer("The city of <|extra_0|> is the capital.<|eos|>", return_tensors="pt").input_ids\n'
