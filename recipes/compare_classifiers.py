@@ -27,9 +27,6 @@ class CompareClassifiers:
     num_train_epochs: float = field(default=3.0, metadata={"help": "How often they are read."})
     shots: int = field(default=4, metadata={"help": "Few-shot: examples of each class."})
     num_seeds: int = field(default=1, metadata={"help": "Of rows drawn, their order, examples and heads."})
-    test_rows: int | None = field(
-        default=None, metadata={"help": "Ask decoders about so many test rows only; heads see all of them."}
-    )
     encoder_peft: bool = field(default=False, metadata={"help": "The encoder learns through LoRA."})
     decoder_peft: bool = field(default=True, metadata={"help": "The decoder learns through LoRA."})
     plan: bool = field(default=False, metadata={"help": "Show the runs and which are done, and stop."})
@@ -52,7 +49,6 @@ def main() -> None:
         epochs=args.num_train_epochs,
         shots=args.shots,
         num_seeds=args.num_seeds,
-        test_rows=args.test_rows,
     )
     runs = {run.name: run for needed in ways.values() for run in needed}
     if args.plan:

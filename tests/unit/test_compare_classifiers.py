@@ -20,7 +20,7 @@ from lm_recipes.reporting.classifiers import markdown_table
 def planned(tasks=("sentiment", "topic"), **changes):
     options = {
         "models": {"encoder": "e", "decoder": "d"}, "peft": {"encoder": False, "decoder": True}, "train_rows": 300,
-        "epochs": 2.0, "shots": 4, "num_seeds": 2, "test_rows": 50,
+        "epochs": 2.0, "shots": 4, "num_seeds": 2,
     }  # fmt: skip
     return classifiers.runs(Path("runs/x"), tasks, **(options | changes))
 

@@ -34,20 +34,18 @@ def runs(
     epochs: float,
     shots: int,
     num_seeds: int,
-    test_rows: int | None,
 ) -> dict[tuple[str, str], list[Run]]:
     """For each task and way the runs that it takes, in their order. All learn from the same rows of the same seeds, and
     all are measured on the same test rows; few-shot prompts see `shots` rows of each class.
 
     Args:
         models: "encoder" and "decoder" -> directory, demo model or Hub id. peft: whether they learn through LoRA.
-        train_rows: labelled rows to learn from; None: all. test_rows: of few-shot and SFT alone; None: all.
+        train_rows: labelled rows to learn from; None: all.
 
     Raises:
         UserError: there is no such task.
     """
     few = () if train_rows is None else ("--train_rows", str(train_rows))
-    some = () if test_rows is None else ("--test_rows", str(test_rows))
     shared = (*few, "--num_train_epochs", f"{epochs:g}", "--eval_strategy", "no", "--save_strategy", "no")
     shared = (*shared, "--lr_scheduler_type", "linear", "--warmup_steps", "0.1", "--report_to", "none")
     plan = {}
@@ -63,9 +61,9 @@ def runs(
         plan[task, "decoder, SFT"] = [
             run
             for seed in range(num_seeds)
-            for run in _taught(root, task, models["decoder"], peft["decoder"], (*shared, "--seed", str(seed)), some)
+            for run in _taught(root, task, models["decoder"], peft["decoder"], (*shared, "--seed", str(seed)))
         ]
-        asked = ("--model_name_or_path", models["decoder"], "--source", source, "--max_length", length, *some)
+        asked = ("--model_name_or_path", models["decoder"], "--source", source, "--max_length", length)
         asked = (*asked, "--text_name", ASKED[task][0], "--label_name", ASKED[task][1])
         asked = (*asked, "--shots", str(shots), "--num_seeds", str(num_seeds))
         prompted = _run(root, f"{task}, decoder, few-shot", "gpt/few_shot.py", asked)
@@ -73,7 +71,7 @@ def runs(
     return plan
 
 
-def _taught(root: Path, task: str, model: str, peft: bool, shared: tuple, some: tuple) -> list[Run]:
+def _taught(root: Path, task: str, model: str, peft: bool, shared: tuple) -> list[Run]:
     """The decoder that learns to answer with the class, and how well it does."""
     seed, source, length = shared[-1], known_task(task).source, known_task(task).max_length
     # A turn has the template around the text, and its label after it.
@@ -83,7 +81,7 @@ def _taught(root: Path, task: str, model: str, peft: bool, shared: tuple, some: 
     flags = (*flags, "--learning_rate", SFT_LEARNING_RATE[peft])
     flags = (*flags, "--activation_checkpointing", "False", *(LORA if peft else ()))
     taught = _run(root, f"{task}, decoder, SFT, seed {seed}", "gpt/sft.py", flags)
-    asked = ("--model_name_or_path", str(taught.output_dir), "--source", source, "--max_length", str(length), *some)
+    asked = ("--model_name_or_path", str(taught.output_dir), "--source", source, "--max_length", str(length))
     asked = (*asked, "--chat", "True", "--shots", "0", "--scoring", "plain")
     return [taught, _run(root, f"{task}, decoder, SFT, seed {seed}, measured", "gpt/few_shot.py", asked)]
 
