@@ -32,7 +32,7 @@ def main() -> None:
     (args,) = parse(PeftBench, description=__doc__)
 
     from lm_recipes.artifacts import write_results, write_text
-    from lm_recipes.evaluation.adapter_methods import METHODS, TASKS, compared
+    from lm_recipes.evaluation.adapter_methods import METHODS, TASKS, budget, compared
     from lm_recipes.evaluation.runs import Runs
     from lm_recipes.reporting.adapter_methods import markdown_table
 
@@ -54,10 +54,11 @@ def main() -> None:
     if args.plan:
         logger.info("%s", runs.plan())
         return
-    table = markdown_table(methods)
+    metrics = {"budgets": {task: budget(task, args.max_steps) for task in methods}, "methods": methods}
+    table = markdown_table(metrics)
     logger.info("%s", table)
     write_results(
-        output, config=asdict(args), inputs={}, metrics={"methods": methods},
+        output, config=asdict(args), inputs={}, metrics=metrics,
         more_versions=sorted({METHODS[name].needs for name in names} - {None}),
         seconds={"since the last start": time.perf_counter() - begun},
     )  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 from objectives import launch
 
 from lm_recipes.evaluation import adapter_methods
-from lm_recipes.evaluation.adapter_methods import METHODS, RECIPES, TASKS, best, command, compared
+from lm_recipes.evaluation.adapter_methods import METHODS, RECIPES, TASKS, best, budget, command, compared
 from lm_recipes.evaluation.runs import Runs
 from lm_recipes.reporting.adapter_methods import markdown_table
 
@@ -66,11 +66,14 @@ def test_the_table_says_what_its_runs_were_given():
         "sentiment": {"LoRA": RUN | {"learning_rate": 1e-3, "test": sentiment}},
         "dialogues": {"IA3": RUN | {"learning_rate": 1e-2, "test": dialogues}},
     }
-    table = markdown_table(methods)
+    table = markdown_table(
+        {"methods": methods, "budgets": {"sentiment": "One pass.", "dialogues": budget("dialogues", 2)}}
+    )
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
     assert ["LoRA", "10", "1", "0.0", "500", "2", "0.001", "86.0 (84.0 to 88.0)"] in rows
     assert ["IA3", "10", "1", "0.0", "500", "2", "0.01", "1.100 (1.250 before)"] in rows
-    assert all(about.budget in table for about in TASKS.values())
+    assert table.startswith("One pass.\n\n| method |")
+    assert f"A trial of 2 steps instead of: {TASKS['dialogues'].budget}\n\n| method |" in table
 
 
 @pytest.mark.parametrize(("task", "flag"), [("sentiment", "--train_rows"), ("dialogues", "--max_steps")])

@@ -90,6 +90,11 @@ def command(task: str, name: str, rate: float, output: Path, max_steps: int | No
     ]  # fmt: skip
 
 
+def budget(task: str, max_steps: int | None = None) -> str:
+    """What each method is given, in words."""
+    return (f"A trial of {max_steps} steps instead of: " if max_steps else "") + TASKS[task].budget
+
+
 def measured(runs: Runs, task: str, name: str, rate: float, max_steps: int | None = None) -> dict | None:
     """One run: scores on `test` and, with several rates to choose from, on `validation`; `trainable` and all
     `parameters`, `saved_bytes`, `peak_bytes`, `train_seconds`. None: not made yet, in a plan.

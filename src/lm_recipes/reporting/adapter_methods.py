@@ -5,18 +5,19 @@ from lm_recipes.evaluation.adapter_methods import TASKS
 HEAD = ("method", "trained", "of all, %", "saved, MB", "peak memory, MB", "training, s", "learning rate")
 
 
-def markdown_table(methods: dict[str, dict[str, dict]]) -> str:
+def markdown_table(metrics: dict[str, dict]) -> str:
     """A table per task under what its runs were given, a row per method, in the order they were asked for.
 
     Memory is the whole process at its highest (or all tensors on a GPU), time that of the training steps.
 
     Args:
-        methods: task -> method -> what `evaluation.adapter_methods.compared` found.
+        metrics: `methods`: task -> method -> what `evaluation.adapter_methods.compared` found;
+            `budgets`: task -> words.
     """
-    return "\n".join(_table(task, found) for task, found in methods.items())
+    return "\n".join(_table(task, found, metrics["budgets"][task]) for task, found in metrics["methods"].items())
 
 
-def _table(task: str, found: dict[str, dict]) -> str:
+def _table(task: str, found: dict[str, dict], budget: str) -> str:
     score = TASKS[task].score
     rows = [
         [
@@ -28,7 +29,7 @@ def _table(task: str, found: dict[str, dict]) -> str:
     ]  # fmt: skip
     head = [*HEAD, f"test {score.replace('_', ' ')}" + (", %" if score == "accuracy" else "")]
     lines = [f"| {' | '.join(cells)} |" for cells in [head, *rows]]
-    return "\n".join([TASKS[task].budget, "", lines[0], "| --- |" + " ---: |" * (len(head) - 1), *lines[1:], ""])
+    return "\n".join([budget, "", lines[0], "| --- |" + " ---: |" * (len(head) - 1), *lines[1:], ""])
 
 
 def _score(test: dict[str, float], score: str) -> str:

@@ -51,7 +51,7 @@ def results_page(results_dir: str | Path) -> str:
         elif "variants" in record["metrics"]:
             table = encoder_variants.markdown_table(record["metrics"])
         elif "methods" in record["metrics"]:
-            table = adapter_methods.markdown_table(record["metrics"]["methods"])
+            table = adapter_methods.markdown_table(record["metrics"])
         elif "classifiers" in record["metrics"]:
             table = classifiers.markdown_table(record["metrics"]["classifiers"])
         else:
