@@ -36,6 +36,13 @@ def test_metadata_names_task_base_model_data_and_test_results(tmp_path):
     assert (result.metric_type, result.metric_value, result.dataset_split) == ("accuracy", 0.87654321, "test")
 
 
+def test_a_card_states_the_licence_of_data_that_forbids_commercial_use(tmp_path):
+    text = make_card(
+        tmp_path, {}, pipeline_tag="text-generation", base_model="demo:smollm2", datasets=[describe("demo:legal-qa")]
+    )
+    assert ModelCard(text).data.license == "cc-by-nc-4.0"
+
+
 def test_every_number_sample_licence_and_setting_is_on_the_card(tmp_path):
     text = make_card(
         tmp_path,

@@ -271,7 +271,7 @@ def model_card(
         pipeline_tag=pipeline_tag,
         base_model=_hub_id(base),
         datasets=[name for name in map(_hub_id, datasets) if name] or None,
-        license=base.get("licence", "").lower() or None,
+        **_model_licence(base, datasets),
         eval_results=_eval_results(record["metrics"], pipeline_tag, datasets) or None,
         tags=["lm-recipes"],
     )
@@ -288,6 +288,14 @@ def model_card(
         _how_it_was_made(record),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _model_licence(base: dict, datasets: Sequence[dict]) -> dict[str, str]:
+    """The base's licence; or that of data which forbids commercial use, as a reader of the card must know of it."""
+    stated = [about.get("licence", "") for about in datasets]
+    restrictive = [licence for licence in stated if re.search(r"\bNC\b", licence, re.IGNORECASE)]
+    licence = (restrictive or [base.get("licence", "")])[0]
+    return _licence(licence) if licence else {}
 
 
 def results_table(metrics: dict) -> str:
