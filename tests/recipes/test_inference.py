@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from peft import LoraConfig, get_peft_model
+from tiny_adapters import make_adapter
 from tiny_models import CHAT_TEMPLATE, bert_config, bert_tokenizer, gpt, gpt_tokenizer, save
 from transformers import (
     AutoModel,
@@ -18,6 +19,8 @@ from transformers import (
     pipeline,
     set_seed,
 )
+
+from lm_recipes.training.saved_adapters import merge_adapter
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 LABELS = ["negative", "neutral", "positive"]
@@ -103,21 +106,14 @@ def test_texts_that_were_cut_are_named(classifier, launch, caplog, tmp_path):
 
 
 def test_an_adapter_predicts_what_its_merged_model_predicts_under_the_same_names(launch, tmp_path):
-    set_seed(2)
-    tokenizer = bert_tokenizer()
-    pretrained = AutoModelForMaskedLM.from_config(bert_config("modernbert", len(tokenizer)))
-    base = save(tmp_path / "base", pretrained, tokenizer)
-    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=3, **label_names())
-    lora = LoraConfig(task_type="SEQ_CLS", r=4, target_modules="all-linear", init_lora_weights=False)
-    adapted = get_peft_model(model, lora)
-    save(tmp_path / "adapter", adapted, tokenizer)
-    (tmp_path / "adapter" / "results.json").write_text(json.dumps({"metrics": {"labels": LABELS}}))
-    save(tmp_path / "merged", adapted.merge_and_unload(), tokenizer)
+    adapter, _, _ = make_adapter("modernbert", tmp_path)
+    merge_adapter(adapter, tmp_path / "merged")
     answers = {}
     for kind in ("adapter", "merged"):
         flags = ("--model_name_or_path", tmp_path / kind, "--text", *TEXTS, "--output", tmp_path / f"{kind}.jsonl")
         assert launch("bert/predict.py", *flags)[0] == 0
         answers[kind] = [row["probabilities"] for row in read_jsonl(tmp_path / f"{kind}.jsonl")]
+        assert set(answers[kind][0]) == set(LABELS)
     for one, other in zip(answers["adapter"], answers["merged"], strict=True):
         assert one == pytest.approx(other, abs=1e-5)
 

@@ -25,10 +25,11 @@ exec(code.replace("\\npipeline(", "\\nanswer = pipeline("), said)
 assert "lm_recipes" not in sys.modules  # what the card says needs peft alone
 
 from transformers import AutoModelForSequenceClassification as Classifier
+from lm_recipes.decoding.loading import load_for_inference
 from lm_recipes.training.saved_adapters import load_adapter, merge_adapter
 
 merge_adapter(there, merged)
-models = [said["model"], load_adapter(Classifier, here), load_adapter(Classifier, there)]
+models = [said["model"], load_adapter(Classifier, here), load_for_inference(Classifier, there)[0]]
 batch = said["tokenizer"]("the dog", return_tensors="pt")
 with torch.no_grad():
     by_peft, here, there = (model.eval()(**batch).logits for model in models)

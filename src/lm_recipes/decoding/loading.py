@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from lm_recipes.launch import UserError
 from lm_recipes.models.loading import loading, without_loading_report
@@ -25,7 +26,8 @@ def load_for_inference(auto_class: type, name: str) -> tuple[PreTrainedModel, Pr
         UserError: when there is no model under `name`, or it was not trained for the task (its head is missing).
     """
     path = resolve_model(name)
-    is_adapter = Path(path, "adapter_config.json").is_file()
+    with loading(name):
+        is_adapter = find_adapter_config_file(path) is not None
     if Path(path).is_dir() and not is_adapter and not Path(path, "config.json").is_file():
         raise UserError(f"{name}: this directory holds no model (no config.json or adapter_config.json)")
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
