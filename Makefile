@@ -4,14 +4,14 @@ VENV   ?= .venv
 PY     := $(VENV)/bin/python
 Q      := runs/quickstart
 
-.PHONY: quickstart test test-all lint bench bench-corpus bench-encoder bench-pretraining clean install install-dev
+.PHONY: quickstart test test-all lint bench bench-corpus bench-encoder bench-finetuning bench-pretraining clean install install-dev
 .DELETE_ON_ERROR:
 
 install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade "pip>=25.1"
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[corpus,fast,demo,report]"
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[corpus,fast,demo,metrics,report]"
 	touch $@
 
 # Tests run in two processes, file by file: most of their time is the start of the scripts they launch.
@@ -20,7 +20,7 @@ PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses 2 --
 # What tests and benchmarks compare with is large; the quickstart does without it.
 install-dev: $(VENV)/.installed-dev
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[corpus,fast,demo,report,dev]"
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[corpus,fast,demo,metrics,report,dev]"
 	touch $@
 
 test: install-dev
@@ -70,7 +70,10 @@ $(Q)/gpt/results.json: $(Q)/packed-gpt/results.json recipes/gpt/pretrain.py reci
 	$(REPLACE)
 	$(PY) recipes/gpt/pretrain.py --config recipes/gpt/configs/pretrain-quickstart.yaml
 
-CLASSIFY := recipes/bert/classify.py recipes/bert/configs/classify-quickstart.yaml
+TUNING   := finetuning adapters finish preflight callbacks hub
+CLASSIFY := recipes/bert/classify.py recipes/bert/configs/classify-quickstart.yaml $(TUNING:%=src/lm_recipes/training/%.py) \
+  src/lm_recipes/evaluation/classification.py src/lm_recipes/evaluation/calibration.py $(wildcard src/lm_recipes/reporting/classification*) \
+  src/lm_recipes/models/heads.py src/lm_recipes/sources/labelled.py src/lm_recipes/evaluation/baselines.py
 
 $(Q)/sentiment/results.json: $(Q)/bert/results.json $(CLASSIFY)
 	$(REPLACE)
@@ -112,6 +115,11 @@ bench-corpus: install-dev runs/enwik8/corpus/results.json $(Q)/tokenizer-gpt/res
 # What 150 seconds of pretraining are worth to an encoder, twenty ways: three hours; started again it goes on.
 bench-encoder: install-dev runs/enwik8/corpus/results.json
 	$(PY) recipes/bench/encoder.py && $(PY) recipes/report.py --keep runs/bench-encoder
+
+# What each way of fine-tuning costs and reaches, and which way a decoder classifies best: an hour and a quarter.
+bench-finetuning: install-dev
+	$(PY) recipes/bench/peft.py && $(PY) recipes/report.py --keep runs/bench-peft
+	$(PY) recipes/compare_classifiers.py && $(PY) recipes/report.py --keep runs/classifiers
 
 # Time to loss beside run_clm, run_mlm and nanoGPT: nine hours on two quiet cores; started again it goes on. With
 # `make bench-pretraining NANOGPT=path/to/nanoGPT` that one too.

@@ -42,7 +42,7 @@ def main() -> None:
             raise UserError(f"--{flag} {unknown[0]!r}: choose of {', '.join(map(repr, known))}")
     for name in names:
         if (needs := METHODS[name].needs) and find_spec(needs) is None:
-            raise UserError(f"{name} needs {needs}: pip install 'lm-recipes[quantize]', or name others with --only")
+            raise UserError(f"{name} needs {needs}: pip install -e '.[quantize]', or name others with --only")
     begun, output = time.perf_counter(), Path(args.output_dir)
     runs = Runs(output / "runs")
     runs.dry = args.plan

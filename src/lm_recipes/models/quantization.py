@@ -41,4 +41,4 @@ def quantization(model_args):
 def need_bitsandbytes(what: str) -> None:
     """UserError, beginning with `what`, where bitsandbytes is not installed."""
     if find_spec("bitsandbytes") is None:
-        raise UserError(f"{what} needs bitsandbytes: pip install 'lm-recipes[quantize]'")
+        raise UserError(f"{what} needs bitsandbytes: pip install -e '.[quantize]'")

@@ -79,7 +79,7 @@ def _on_ray(function: Callable, shared: Any, tasks: Iterable, workers: int) -> I
     try:
         import ray
     except ImportError as error:
-        raise UserError("executor: ray is not installed; `pip install lm-recipes[ray]`") from error
+        raise UserError("executor: ray is not installed; pip install -e '.[ray]'") from error
     started_here = not ray.is_initialized()
     if started_here:
         here = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers, "include_dashboard": False}

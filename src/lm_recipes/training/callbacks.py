@@ -275,7 +275,7 @@ class Energy(TrainerCallback):
 
     def __init__(self, country: str) -> None:
         if importlib.util.find_spec("codecarbon") is None:
-            raise UserError("--energy_country needs codecarbon: pip install 'lm-recipes[energy]'")
+            raise UserError("--energy_country needs codecarbon: pip install -e '.[energy]'")
         import pycountry
 
         if pycountry.countries.get(alpha_3=country) is None:

@@ -47,7 +47,7 @@ def load(name: str, config_name: str | None = None, **options: Any) -> "evaluate
     try:
         module = importlib.import_module(f"{__name__}.{file}")
     except ModuleNotFoundError as error:
-        raise UserError(f"metric `{name}` needs {error.name}: pip install 'lm-recipes[metrics]'") from error
+        raise UserError(f"metric `{name}` needs {error.name}: pip install -e '.[metrics]'") from error
     return getattr(module, class_name)(config_name, **options)
 
 
