@@ -18,7 +18,7 @@ class PretrainRecipe:
     data: str = field(metadata={"help": "Packed directory made by recipes/corpus/pack.py."})
     tokenizer_name_or_path: str = field(metadata={"help": "The tokenizer the data was packed with."})
     family: str = field(default="modernbert", metadata={"help": f"Architecture: {', '.join(ENCODERS)}."})
-    size: str = field(default="1M", metadata={"help": "Size dial: 1M, 3M, 10M, 30M, 124M, 350M or 1B."})
+    size: str = field(default="1M", metadata={"help": "1M, 3M, 10M, 30M, 124M, 350M, 1B, or WIDTHxLAYERS."})
     mlm_probability: float = field(default=0.3, metadata={"help": "Share of tokens masked in training."})
     mlm_probability_end: float | None = field(
         default=None, metadata={"help": "Share at the end of the run, reached in a straight line; default: constant."}

@@ -24,7 +24,7 @@ class PretrainRecipe:
     masked_share: float = field(default=0.75, metadata={"help": "hybrid: share of rows that are masked."})
     mlm_probability: float = field(default=0.3, metadata={"help": "hybrid: share of tokens hidden in masked rows."})
     family: str = field(default="nanochat", metadata={"help": f"Architecture: {', '.join(DECODERS)}."})
-    size: str = field(default="1M", metadata={"help": "Size dial: 1M, 3M, 10M, 30M, 124M, 350M or 1B."})
+    size: str = field(default="1M", metadata={"help": "1M, 3M, 10M, 30M, 124M, 350M, 1B, or WIDTHxLAYERS."})
     config_overrides: str | None = field(
         default=None, metadata={"help": "Settings of the model's configuration: name=value,name=value."}
     )

@@ -110,11 +110,11 @@ def test_emotions_and_score_and_spam_take_rows_of_their_kind(encoder, tmp_path):
     assert set(spam["calibration"]["thresholds"]) == {"spam"}
 
 
-def test_the_fast_recipe_is_measured_on_three_other_domains(encoder, tmp_path):
-    others = yaml.safe_load((CONFIGS / "classify-minilm-fast.yaml").read_text())["cross_domain"]
+def test_the_film_review_recipe_is_measured_on_three_other_domains(encoder, tmp_path):
+    others = yaml.safe_load((CONFIGS / "classify-minilm.yaml").read_text())["cross_domain"]
     assert len(others) == 3
     rows = [{"text": f"{TEXT[i % 3]} {i}", "label": ("negative", "positive")[i % 2]} for i in range(30)]
     (tmp_path / "tweets.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    found = run("classify-minilm-fast", ["negative", "positive"], encoder, tmp_path,
+    found = run("classify-minilm", ["negative", "positive"], encoder, tmp_path,
                 f"--cross_domain {tmp_path / 'tweets.jsonl'}")  # fmt: skip
     assert found["cross_domain"][str(tmp_path / "tweets.jsonl")]["rows"] == 30

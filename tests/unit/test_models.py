@@ -21,6 +21,7 @@ from lm_recipes.models import (
     parameters_per_token,
     positions_of,
 )
+from lm_recipes.models.size import Size
 
 FAMILIES = (*ENCODERS, *DECODERS, "t5")
 PER_TOKEN_ONLY = ("albert", "olmoe")  # one layer for all layers; more experts than a token meets
@@ -50,15 +51,24 @@ def without_weights(config):
         return new_model(config)
 
 
-@pytest.mark.parametrize("size", SIZES)
+def test_a_shape_of_ones_own_is_a_size_and_one_that_has_no_heads_is_refused():
+    assert Size.named("160x3") == Size(160, 3)
+    assert Size.named("1M").neighbours() == ["96x7", "160x3"]
+    for name, complaint in (("7B", "no such size"), ("0x3", "no such size"), ("161x3", "do not divide the width")):
+        with pytest.raises(UserError, match=complaint):
+            Size.named(name)
+
+
+@pytest.mark.parametrize("size", [*SIZES, "160x3"])
 def test_all_families_have_the_shape_and_the_parameters_of_the_dial(size):
     for family in FAMILIES:
-        model = without_weights(config_of(family, size, 4096 if SIZES[size].width < 512 else 32_768))
+        wanted = Size.named(size)
+        model = without_weights(config_of(family, size, 4096 if wanted.width < 512 else 32_768))
         layers = model.config.num_hidden_layers + (model.config.num_decoder_layers if family == "t5" else 0)
         shape = (model.config.hidden_size, layers, model.config.num_attention_heads)
-        assert shape == (SIZES[size].width, SIZES[size].layers, SIZES[size].heads), family
+        assert shape == (wanted.width, wanted.layers, wanted.heads), family
         parameters = parameters_per_token(model)
-        assert parameters == pytest.approx(12 * SIZES[size].width ** 2 * SIZES[size].layers, rel=0.02), family
+        assert parameters == pytest.approx(wanted.parameters, rel=0.02), family
         if family not in PER_TOKEN_ONLY:
             assert count_parameters(model)["non_embedding_parameters"] == parameters
 

@@ -29,7 +29,7 @@ def encoder_config(size: str, tokenizer, context: int, family: str = "modernbert
     """A configuration for `new_model`, to be trained with masked LM; `xlnet` with permutation LM.
 
     Args:
-        size: a key of `SIZES`.
+        size: a key of `SIZES`, or WIDTHxLAYERS.
         tokenizer: gives the vocabulary and the special token ids.
         context: the longest sequence, in tokens.
         family: one of `ENCODERS`.

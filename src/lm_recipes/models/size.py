@@ -1,5 +1,6 @@
 """How large is a model? The size dial, and what it comes to in parameters and FLOPs."""
 
+import re
 from dataclasses import dataclass
 
 from lm_recipes.launch import UserError
@@ -21,9 +22,25 @@ class Size:
 
     @classmethod
     def named(cls, name: str) -> "Size":
-        if name not in SIZES:
-            raise UserError(f"--size {name}: there is no such size; choose one of {', '.join(SIZES)}")
-        return SIZES[name]
+        """One of `SIZES`, or a shape of one's own: `160x3` is three layers of width 160.
+
+        Raises:
+            UserError: neither, or a width that cannot be divided into heads of about 64, each of an even width.
+        """
+        if name in SIZES:
+            return SIZES[name]
+        if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", name):
+            known = ", ".join(SIZES)
+            raise UserError(f"--size {name}: there is no such size; choose one of {known}, or WIDTHxLAYERS")
+        size = cls(*map(int, name.split("x")))
+        if size.width % (2 * size.heads):
+            raise UserError(f"--size {name}: {size.heads} heads do not divide the width; take a multiple of 64")
+        return size
+
+    def neighbours(self) -> list[str]:
+        """Two shapes of about as many parameters: narrower and deeper by a quarter of the width, and the reverse."""
+        widths = [round(self.width * share / 32) * 32 for share in (0.75, 1.25)]
+        return [f"{width}x{max(round(self.layers * (self.width / width) ** 2), 1)}" for width in widths]
 
 
 # Named after the parameters inside the layers at the small end (embeddings depend on the vocabulary), and after

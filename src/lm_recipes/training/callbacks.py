@@ -33,6 +33,10 @@ def guards(watch: "LossWatch | None" = None) -> list[TrainerCallback]:
     return [EarlyCheckpoint(), Pace(), watch or LossWatch(), SafeStop()]
 
 
+class Diverged(UserError):
+    """The training itself went wrong: a lower learning rate may mend it."""
+
+
 class LossWatch(TrainerCallback):
     """Ends a run whose loss or gradient is not finite, or whose loss has exploded, before anything is saved of it.
 
@@ -62,13 +66,13 @@ class LossWatch(TrainerCallback):
         mend = f"lower the learning rate (now {args.learning_rate}) or look at the data"
         kept = f"{args.output_dir} has the checkpoints before"
         if not math.isfinite(logs["loss"]):
-            raise UserError(f"the loss is not finite at step {self._step(state.global_step)}; {mend} of it; {kept}")
+            raise Diverged(f"the loss is not finite at step {self._step(state.global_step)}; {mend} of it; {kept}")
         # A step with such a gradient has spoilt the weights; under fp16 its loss scaling skips the step instead.
         if not args.fp16 and not math.isfinite(float(logs.get("grad_norm", 0.0))):
-            raise UserError(f"the gradient is not finite at step {state.global_step}; {mend} of that step; {kept}")
+            raise Diverged(f"the gradient is not finite at step {state.global_step}; {mend} of that step; {kept}")
         losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
         if exploded(losses):
-            raise UserError(
+            raise Diverged(
                 f"the loss has exploded: {min(losses):.2f} at best, {losses[-1]:.2f} at step {state.global_step}; "
                 f"{mend}; {kept}"
             )

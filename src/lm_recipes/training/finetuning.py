@@ -1,6 +1,7 @@
 """Which defaults suit fine-tuning, what does it minimise, and how is one run chosen out of several?"""
 
 import copy
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,10 +16,12 @@ from transformers.trainer_utils import HubStrategy, IntervalStrategy, SaveStrate
 
 from lm_recipes.launch import UserError
 from lm_recipes.sources.labelled import MULTI, REGRESSION
-from lm_recipes.training.callbacks import guards
+from lm_recipes.training.callbacks import Diverged, guards
 
 if TYPE_CHECKING:
     from transformers import Trainer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -112,15 +115,26 @@ def best_rate(
 ) -> tuple[float, dict[str, float], dict[int, tuple]]:
     """The learning rate that is best on validation with the first seed, and runs of that rate with all seeds.
 
+    A rate whose training diverges is out; that of others has cost time and is not lost.
+
     Args:
         train: (seed, rate) -> a run, whose first entry is what it reaches on validation: the higher the better.
 
     Returns:
         The rate, the score of each rate tried, and seed -> run.
+
+    Raises:
+        UserError: all rates diverged, or a later seed with the best of them.
     """
     tried, best, runs = {}, None, {}
     for rate in rates:
-        run = train(seeds[0], rate)
+        try:
+            run = train(seeds[0], rate)
+        except Diverged as error:
+            if rate == rates[-1] and best is None:
+                raise
+            logger.warning("learning rate %g is out: %s", rate, error)
+            continue
         tried[f"{rate:g}"] = run[0]
         if best is None or run[0] > runs[seeds[0]][0]:  # the others' models are let go: memory does not grow with rates
             best, runs = rate, {seeds[0]: run}

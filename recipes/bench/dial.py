@@ -1,0 +1,91 @@
+"""Which width, depth and learning rates suit a size? Ours, tried one thing after the other, each for the same time.
+
+First shapes with about the size's parameters, then Muon's rate, then AdamW's, each with the best so far; on both
+tracks. Finished runs are kept: a killed bench goes on.
+"""
+
+import signal
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from lm_recipes.launch import UserError, done, parse, recipe
+
+
+@dataclass
+class DialBench:
+    """Which sizes, for how long."""
+
+    sizes: list[str] = field(default_factory=lambda: ["1M", "3M"], metadata={"help": "Of the dial."})
+    seconds: list[float] = field(
+        default_factory=lambda: [60.0, 180.0], metadata={"help": "For a training of each size, start-up included."}
+    )
+    tracks: list[str] = field(default_factory=lambda: ["gpt", "bert"], metadata={"help": "gpt, bert or both."})
+    data: str = field(default="runs/enwik8/corpus", metadata={"help": "Clean corpus directory made by clean.py."})
+    run_dir: str = field(default="runs/quickstart", metadata={"help": "Has tokenizer-gpt and tokenizer-bert."})
+    plan: bool = field(default=False, metadata={"help": "Only list what is to run and how long."})
+    output_dir: str = field(default="runs/bench-dial", metadata={"help": "For all runs and the record."})
+
+
+MUON_RATES, ADAMW_RATES = (0.01, 0.04), (1e-3, 1e-2)  # beside the quickstarts' 0.02 and 3e-3
+
+
+def main() -> None:
+    (args,) = parse(DialBench, description=__doc__)
+    if len(args.sizes) != len(args.seconds):
+        raise UserError(f"--seconds {args.seconds}: one for each of --sizes {' '.join(args.sizes)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which ends the training that is under way, too
+
+    import yaml
+
+    from lm_recipes.artifacts import write_results
+    from lm_recipes.evaluation.contest import RECIPES, Contest
+    from lm_recipes.evaluation.runs import Runs
+
+    begun, output = time.perf_counter(), Path(args.output_dir)
+    runs, metrics = Runs(output / "runs"), {}
+    runs.dry = args.plan
+    for track in args.tracks:
+        ours = yaml.safe_load((RECIPES / track / "configs" / "pretrain-quickstart.yaml").read_text(encoding="utf-8"))
+        contest = Contest(
+            runs, track, ours, Path(args.data), Path(args.run_dir, f"tokenizer-{track}"), output / "work",
+            block_size=256 if track == "gpt" else 128,
+        )  # fmt: skip
+        for size, seconds in zip(args.sizes, args.seconds, strict=True):
+            metrics[f"{track}, {size}"] = search(contest, size, seconds)
+    if args.plan:
+        return print(runs.plan())
+    write_results(
+        output, config=asdict(args), inputs={"data": args.data}, metrics=metrics,
+        seconds={"since the last start": time.perf_counter() - begun},
+    )  # fmt: skip
+    done("shapes and rates tried", output, f"python recipes/report.py --keep {output}")
+
+
+def search(contest, size: str, seconds: float) -> dict:
+    """The best settings that were tried for a size, and what each of them gave in so many seconds."""
+    from lm_recipes.evaluation.runs import tune
+    from lm_recipes.models.size import Size
+
+    tried = {}
+
+    def loss_of(settings: dict) -> float:
+        run = contest.trained("ours", settings, 0, seconds)
+        if run is None:
+            return float("inf")
+        name = ", ".join(str(value) for value in settings.values())
+        tried[name] = {key: run[key] for key in ("loss", "tokens", "tokens_per_second", "parameters")}
+        return run["loss"]
+
+    stages = [
+        [{"size": shape} for shape in Size.named(size).neighbours()],
+        [{"muon_learning_rate": rate} for rate in MUON_RATES],
+        [{"learning_rate": rate} for rate in ADAMW_RATES],
+    ]
+    best = tune({"size": size}, stages, loss_of)
+    return {"best": ", ".join(map(str, best.values())), "tried": tried}
+
+
+if __name__ == "__main__":
+    recipe(main)
