@@ -9,7 +9,7 @@ Q      := runs/quickstart
 
 install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade "pip>=25.1"
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[corpus,fast,demo,metrics,report]"
 	touch $@
