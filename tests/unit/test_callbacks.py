@@ -273,7 +273,7 @@ def test_the_end_of_the_run_is_announced_once(tmp_path, caplog):
 
 def test_energy_is_measured_offline_or_refused_in_one_line(tmp_path, monkeypatch):
     if importlib.util.find_spec("codecarbon") is None:
-        with pytest.raises(UserError, match=r"pip install 'lm-recipes\[energy\]'"):
+        with pytest.raises(UserError, match=r"pip install -e '.\[energy\]'"):
             Energy("FRA")
         return
     import socket

@@ -98,7 +98,7 @@ def test_a_library_that_is_not_installed_is_named_with_the_extra_that_has_it(mon
     monkeypatch.setitem(sys.modules, "seqeval", None)
     for name in ("lm_recipes.evaluation.metrics.tags", "seqeval.metrics", "seqeval.scheme"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    with pytest.raises(UserError, match=r"`seqeval` needs seqeval.*: pip install 'lm-recipes\[metrics\]'"):
+    with pytest.raises(UserError, match=r"`seqeval` needs seqeval.*: pip install -e '.\[metrics\]'"):
         load("seqeval")
 
 

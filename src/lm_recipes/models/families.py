@@ -248,7 +248,7 @@ def _deberta_v2(size: Size, context: int, inner: int, pad: int) -> dict:
 def _xlnet(size: Size, context: int, inner: int, pad: int) -> dict:
     # no memory: it would carry hidden states from one block to the next, which is another document
     own = {"dropout": 0.0, "mem_len": None, "use_mems_eval": False, "tie_word_embeddings": False}
-    return _shape(size) | {"d_inner": inner} | own
+    return _shape(size) | {"d_inner": inner, "d_head": size.width // size.heads} | own
 
 
 def _nanochat(size: Size, context: int, inner: int, pad: int) -> dict:
@@ -284,7 +284,8 @@ def _t5(size: Size, context: int, inner: int, pad: int) -> dict:
     """T5 v1.1's gated MLP and no dropout in pretraining; its positions are relative, for texts of any length."""
     own = {"feed_forward_proj": "gated-gelu", "dropout_rate": 0.0}
     heads = {"num_heads": size.heads, "d_kv": size.width // size.heads}
-    return own | heads | {"d_model": size.width, "num_layers": size.layers // 2, "d_ff": inner}
+    layers = {"num_layers": size.layers - size.layers // 2, "num_decoder_layers": size.layers // 2}
+    return own | heads | layers | {"d_model": size.width, "d_ff": inner}
 
 
 _SETTINGS: dict[str, Callable[[Size, int, int, int], dict]] = {
