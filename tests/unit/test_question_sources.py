@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from lm_recipes.launch import UserError
 from lm_recipes.sources import describe, load_table
-from lm_recipes.sources.demo import CHOICES, DEMOS, _mentions
+from lm_recipes.sources.benchmarks import CHOICES, _mentions
+from lm_recipes.sources.demo import DEMOS
 from lm_recipes.sources.questions import describe_questions, load_asked, load_choices, load_questions
 
 PARIS = "Paris is the capital of France. Rome is the capital of Italy."

