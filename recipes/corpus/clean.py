@@ -51,8 +51,8 @@ def main() -> None:
     from tqdm import tqdm
 
     from lm_recipes.artifacts import atomic_directory, work_directory, write_results
-    from lm_recipes.reporting.cards import dataset_card
     from lm_recipes.reporting.corpus import write_corpus_report
+    from lm_recipes.reporting.dataset_card import dataset_card
     from lm_recipes.sources import describe, load_documents, split_of
     from lm_recipes.sources.archives import sha256
     from lm_recipes.text.corpus import CorpusWriter, write_quarantine

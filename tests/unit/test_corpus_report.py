@@ -10,7 +10,7 @@ from datasets import load_dataset
 from huggingface_hub import DatasetCard
 
 from lm_recipes.reporting import corpus
-from lm_recipes.reporting.cards import dataset_card
+from lm_recipes.reporting.dataset_card import dataset_card
 from lm_recipes.sources.archives import sha256
 from lm_recipes.text.corpus import CorpusWriter
 from lm_recipes.text.ledger import StepRecord
