@@ -1,7 +1,11 @@
 """Every objective of the pretraining scripts, as a user asks for it, and a way to run scripts in this process."""
 
+import os
 import runpy
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import corpus
@@ -53,3 +57,16 @@ def launch(arguments: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", arguments)
         runpy.run_path(arguments[0], run_name="__main__")
+
+
+def kill_after(command: list[str], checkpoint: Path) -> None:
+    """Run a training in a process of its own and kill it as soon as it has written `checkpoint`, before its end."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=RECIPES.parent)
+    deadline = time.time() + 120
+    while not (checkpoint / "trainer_state.json").exists():
+        assert process.poll() is None
+        assert time.time() < deadline
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (checkpoint.parent / "model.safetensors").exists()

@@ -47,14 +47,19 @@ def fresh(base: str, auto_class: type, task: str, seed: int = 0, **flags):
     return with_adapter(auto_class.from_pretrained(base, **labels), arguments, task)
 
 
+@torch.no_grad()
+def as_trained(model) -> None:
+    """Weights as training leaves them: none of them where it began."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+
+
 def make_adapter(kind: str, tmp_path, name: str = "adapter", seed: int = 0, **flags) -> tuple[str, object, type]:
-    """An adapter with weights as training leaves them: none of them where it began."""
+    """A saved adapter that was, as it were, trained: its directory, the model it is on, and the model's class."""
     base, auto_class, task = make_base(kind, tmp_path / "base")
     model = fresh(base, auto_class, task, seed, **flags)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter) * 0.1)
+    as_trained(model)
     model.eval().save_pretrained(tmp_path / name)
     complete_adapter(model, tmp_path / name)
     AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path / name)

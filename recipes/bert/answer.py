@@ -8,31 +8,23 @@ import time
 from dataclasses import asdict, dataclass, field
 from functools import partial
 
-from lm_recipes.launch import UserError, done, is_main_process, parse, recipe
+from lm_recipes.launch import done, is_main_process, parse, recipe
+from lm_recipes.sources.splits import SplitFlags
+from lm_recipes.training.task_flags import TaskFlags
 
 
 @dataclass
-class AnswerRecipe:
+class AnswerRecipe(TaskFlags, SplitFlags):
     """Which questions, how they are split, and what is trained."""
 
     source: str = field(default="demo:disfl-qa", metadata={"help": "Demo set, SQuAD JSON, table, folder or Hub id."})
     question_column: str = field(default="question", metadata={"help": "Column with the question."})
     context_column: str = field(default="context", metadata={"help": "Column with the text that answers it, or not."})
     answers_column: str = field(default="answers", metadata={"help": "SQuAD's {text, answer_start}, or texts alone."})
-    train_split: str | None = field(default=None, metadata={"help": "The source's own training split."})
-    validation_split: str | None = field(default=None, metadata={"help": "Its validation split; else by hash."})
-    test_split: str | None = field(default=None, metadata={"help": "Its test split; else by hash of the context."})
-    validation_share: float = field(default=0.1, metadata={"help": "Share of contexts, where there is no split."})
-    test_share: float = field(default=0.1, metadata={"help": "Share of contexts, where there is no split."})
     max_length: int = field(default=384, metadata={"help": "Tokens of a window: question and part of the context."})
     doc_stride: int = field(default=128, metadata={"help": "Context tokens that neighbouring windows share."})
     max_answer_length: int = field(default=30, metadata={"help": "Tokens of an answer, at most."})
-    from_scratch: bool = field(default=False, metadata={"help": "Random weights: what is pretraining worth?"})
-    freeze_encoder: bool = field(default=False, metadata={"help": "Train the head only."})
-    learning_rates: list[float] | None = field(default=None, metadata={"help": "To choose from, on validation."})
-    num_seeds: int = field(default=1, metadata={"help": "Runs with seed, seed+1, ...; the best is saved."})
     baselines: bool = field(default=True, metadata={"help": "Also measure a sliding window and no answer at all."})
-    merge_adapter: bool = field(default=False, metadata={"help": "Write adapter + base to OUTPUT_DIR/merged."})
 
 
 def main() -> None:
@@ -48,28 +40,21 @@ def main() -> None:
     from lm_recipes.evaluation.answers import Answered, Asking, find_answers, save_asking, span_logits
     from lm_recipes.evaluation.question_baselines import answer_baselines
     from lm_recipes.models.heads import classifier_tokenizer, parameter_counts, with_head
-    from lm_recipes.sources import resolve_model
     from lm_recipes.sources.questions import describe_questions, limits_of, load_questions
     from lm_recipes.tokenization.windows import cut_windows, prepare_tokenizer
     from lm_recipes.training import adapters, finetuning, preflight
     from lm_recipes.training.answering import AnswerTrainer, answer_loss
     from lm_recipes.training.finish import changed_settings, finish
-    from lm_recipes.training.hub import refuse_push_without_login
 
     start, output_dir = time.perf_counter(), training_args.output_dir
-    refuse_push_without_login(training_args)
-    preflight.check_arguments(training_args)
-    if not model_args.model_name_or_path:
-        raise UserError("--model_name_or_path: which encoder? A directory, a Hub id or demo:minilm")
-    encoder = resolve_model(model_args.model_name_or_path)
+    encoder = finetuning.base_model(model_args.model_name_or_path, training_args)
     tokenizer = classifier_tokenizer(encoder, args.max_length, model_args.model_revision)
     prepare_tokenizer(tokenizer)
     adapters.add_tokens(tokenizer, model_args)
     questions, mended = load_questions(
         args.source, question_column=args.question_column, context_column=args.context_column,
-        answers_column=args.answers_column, validation=args.validation_share, test=args.test_share,
-        own_splits={"train": args.train_split, "validation": args.validation_split, "test": args.test_split},
-    )  # fmt: skip
+        answers_column=args.answers_column, **args.division(),
+        )  # fmt: skip
     windows, counts = cut_windows(questions, tokenizer, args.max_length, args.doc_stride)
     settings = asdict(args) | changed_settings(model_args)
     identity = preflight.identity_of(training_args, **settings, rows=windows.num_rows, weights=fingerprint(encoder))

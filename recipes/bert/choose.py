@@ -7,11 +7,13 @@ what guessing and counting words reach on the same rows, and its surest mistakes
 import time
 from dataclasses import asdict, dataclass, field
 
-from lm_recipes.launch import UserError, done, parse, recipe
+from lm_recipes.launch import done, parse, recipe
+from lm_recipes.sources.splits import SplitFlags
+from lm_recipes.training.task_flags import TaskFlags
 
 
 @dataclass
-class ChooseRecipe:
+class ChooseRecipe(TaskFlags, SplitFlags):
     """Which questions, how they are split, and what is trained."""
 
     source: str = field(default="demo:siqa-choices", metadata={"help": "Demo set, table, folder or Hub id."})
@@ -21,18 +23,8 @@ class ChooseRecipe:
     )
     label_column: str = field(default="label", metadata={"help": "The right choice: number, letter, name or text."})
     context_column: str | None = field(default=None, metadata={"help": "Column with a text before the question."})
-    train_split: str | None = field(default=None, metadata={"help": "The source's own training split."})
-    validation_split: str | None = field(default=None, metadata={"help": "Its validation split; else by hash."})
-    test_split: str | None = field(default=None, metadata={"help": "Its test split; else by hash of the context."})
-    validation_share: float = field(default=0.1, metadata={"help": "Share of contexts, where there is no split."})
-    test_share: float = field(default=0.1, metadata={"help": "Share of contexts, where there is no split."})
     max_length: int = field(default=128, metadata={"help": "Tokens per choice; longer ones are cut and counted."})
-    from_scratch: bool = field(default=False, metadata={"help": "Random weights: what is pretraining worth?"})
-    freeze_encoder: bool = field(default=False, metadata={"help": "Train the head only."})
-    learning_rates: list[float] | None = field(default=None, metadata={"help": "To choose from, on validation."})
-    num_seeds: int = field(default=1, metadata={"help": "Runs with seed, seed+1, ...; the best is saved."})
     baselines: bool = field(default=True, metadata={"help": "Also measure chance, longest choice, shared words."})
-    merge_adapter: bool = field(default=False, metadata={"help": "Write adapter + base to OUTPUT_DIR/merged."})
 
 
 def main() -> None:
@@ -49,28 +41,20 @@ def main() -> None:
     from lm_recipes.evaluation.classification import logits_of, trainer_metrics
     from lm_recipes.evaluation.question_baselines import choice_baselines
     from lm_recipes.models.heads import classifier_tokenizer, parameter_counts, with_head
-    from lm_recipes.sources import resolve_model
     from lm_recipes.sources.labelled import SINGLE
     from lm_recipes.sources.questions import describe_questions, limits_of, load_choices
     from lm_recipes.tokenization.choices import ChoiceCollator, tokenize_choices
     from lm_recipes.training import adapters, finetuning, preflight
     from lm_recipes.training.finish import changed_settings, finish
-    from lm_recipes.training.hub import refuse_push_without_login
 
     start, output_dir = time.perf_counter(), training_args.output_dir
-    refuse_push_without_login(training_args)
-    preflight.check_arguments(training_args)
-    if not model_args.model_name_or_path:
-        raise UserError("--model_name_or_path: which encoder? A directory, a Hub id or demo:minilm")
-    encoder = resolve_model(model_args.model_name_or_path)
+    encoder = finetuning.base_model(model_args.model_name_or_path, training_args)
     tokenizer = classifier_tokenizer(encoder, args.max_length, model_args.model_revision)
     adapters.add_tokens(tokenizer, model_args)
     rows = load_choices(
         args.source, question_column=args.question_column, choices_columns=args.choices_column,
-        label_column=args.label_column, context_column=args.context_column, validation=args.validation_share,
-        test=args.test_share,
-        own_splits={"train": args.train_split, "validation": args.validation_split, "test": args.test_split},
-    )  # fmt: skip
+        label_column=args.label_column, context_column=args.context_column, **args.division(),
+        )  # fmt: skip
     data, rows_cut = tokenize_choices(rows, tokenizer, args.max_length)
     settings = asdict(args) | changed_settings(model_args)
     identity = preflight.identity_of(training_args, **settings, rows=rows.num_rows, weights=fingerprint(encoder))

@@ -8,10 +8,12 @@ import time
 from dataclasses import asdict, dataclass, field
 
 from lm_recipes.launch import UserError, done, parse, recipe
+from lm_recipes.sources.splits import SplitFlags
+from lm_recipes.training.task_flags import TaskFlags
 
 
 @dataclass
-class ClassifyRecipe:
+class ClassifyRecipe(TaskFlags, SplitFlags):
     """Which rows, how they are split, and what is trained."""
 
     source: str = field(default="demo:movie-reviews", metadata={"help": "Demo set, file, folder or Hub id."})
@@ -23,11 +25,6 @@ class ClassifyRecipe:
         metadata={"help": "Or multi_label_classification (lists, or a|b), or regression (numbers)."},
     )
     class_names: list[str] | None = field(default=None, metadata={"help": "Names for 0, 1, ...; or all there are."})
-    train_split: str | None = field(default=None, metadata={"help": "The source's own training split."})
-    validation_split: str | None = field(default=None, metadata={"help": "Its validation split; else by hash."})
-    test_split: str | None = field(default=None, metadata={"help": "Its test split; else by hash of the text."})
-    validation_share: float = field(default=0.1, metadata={"help": "Share of rows, where there is no split."})
-    test_share: float = field(default=0.1, metadata={"help": "Share of rows, where there is no split."})
     stratify: bool = field(default=False, metadata={"help": "Split each class alike: for rare classes."})
     cross_domain: list[str] = field(default_factory=list, metadata={"help": "More sources to be measured on."})
     train_rows: int | None = field(default=None, metadata={"help": "Learn from so many rows, others for each seed."})
@@ -35,12 +32,7 @@ class ClassifyRecipe:
     class_weights: str | None = field(default=None, metadata={"help": "balanced: every class weighs the same."})
     positive_class: str | None = field(default=None, metadata={"help": "Of two, the one to find: gets a threshold."})
     bidirectional: bool = field(default=False, metadata={"help": "Decoder: every token sees the whole text."})
-    from_scratch: bool = field(default=False, metadata={"help": "Random weights: what is pretraining worth?"})
-    freeze_encoder: bool = field(default=False, metadata={"help": "Train the classification head only."})
-    learning_rates: list[float] | None = field(default=None, metadata={"help": "To choose from, on validation."})
-    num_seeds: int = field(default=1, metadata={"help": "Runs with seed, seed+1, ...; the best is saved."})
     baselines: bool = field(default=True, metadata={"help": "Also measure majority and TF-IDF + regression."})
-    merge_adapter: bool = field(default=False, metadata={"help": "Write adapter + base to OUTPUT_DIR/merged."})
 
 
 def main() -> None:
@@ -58,27 +50,21 @@ def main() -> None:
     from lm_recipes.evaluation.calibration import Calibration, place_of_positive
     from lm_recipes.models.heads import classifier_tokenizer, parameter_counts, with_head
     from lm_recipes.reporting.classification import write_report
-    from lm_recipes.sources import describe, resolve_model
+    from lm_recipes.sources import describe
     from lm_recipes.sources.labelled import few_labels, load_labelled
     from lm_recipes.tokenization.rows import tokenize_rows
     from lm_recipes.training import adapters, finetuning, preflight
     from lm_recipes.training.finish import changed_settings, finish
-    from lm_recipes.training.hub import refuse_push_without_login
 
     start, kind, output_dir = time.perf_counter(), args.problem_type, training_args.output_dir
-    refuse_push_without_login(training_args)
-    preflight.check_arguments(training_args)
-    if not model_args.model_name_or_path:
-        raise UserError("--model_name_or_path: which encoder? A directory, a Hub id or demo:minilm")
     if args.bidirectional and model_args.use_peft:
         raise UserError("--bidirectional is kept in the model's config, which an adapter has none of; drop --use_peft")
-    encoder = resolve_model(model_args.model_name_or_path)
+    encoder = finetuning.base_model(model_args.model_name_or_path, training_args)
     tokenizer = classifier_tokenizer(encoder, args.max_length, model_args.model_revision)
     adapters.add_tokens(tokenizer, model_args)
     rows, names = load_labelled(
         args.source, text_column=args.text_column, pair_column=args.pair_column, label_column=args.label_column,
-        own_splits={"train": args.train_split, "validation": args.validation_split, "test": args.test_split},
-        validation=args.validation_share, test=args.test_share, problem_type=kind, class_names=args.class_names,
+        **args.division(), problem_type=kind, class_names=args.class_names,
         stratify=args.stratify, cross_domain=args.cross_domain,
     )  # fmt: skip
     positive = place_of_positive(args.positive_class, names, kind)

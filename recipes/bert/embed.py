@@ -7,7 +7,7 @@ finds its partner: before, after, and by shared words alone.
 import time
 from dataclasses import asdict, dataclass, field
 
-from lm_recipes.launch import UserError, done, parse, recipe
+from lm_recipes.launch import done, parse, recipe
 
 
 @dataclass
@@ -37,7 +37,7 @@ def main() -> None:
     from lm_recipes.launch import is_main_process
     from lm_recipes.models.heads import classifier_tokenizer
     from lm_recipes.models.loading import loading, without_loading_report
-    from lm_recipes.sources import describe, resolve_model
+    from lm_recipes.sources import describe
     from lm_recipes.sources.pairs import load_pairs
     from lm_recipes.training import finetuning, preflight
     from lm_recipes.training.embeddings import (
@@ -48,14 +48,9 @@ def main() -> None:
         tokenize_pairs,
     )
     from lm_recipes.training.finish import finish
-    from lm_recipes.training.hub import refuse_push_without_login
 
     start = time.perf_counter()
-    refuse_push_without_login(training_args)
-    preflight.check_arguments(training_args)
-    if not args.model_name_or_path:
-        raise UserError("--model_name_or_path: which encoder? A directory, a Hub id or demo:minilm")
-    encoder = resolve_model(args.model_name_or_path)
+    encoder = finetuning.base_model(args.model_name_or_path, training_args)
     tokenizer = classifier_tokenizer(encoder, args.max_length)
     rows, left_out = load_pairs(
         args.source, anchor_column=args.anchor_column, positive_column=args.positive_column,

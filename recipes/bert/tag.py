@@ -9,29 +9,21 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 
 from lm_recipes.launch import UserError, done, parse, recipe
+from lm_recipes.sources.splits import SplitFlags
+from lm_recipes.training.task_flags import TaskFlags
 
 
 @dataclass
-class TagRecipe:
+class TagRecipe(TaskFlags, SplitFlags):
     """Which sentences, how they are split, and what is trained."""
 
     source: str = field(default="demo:tweet-ner", metadata={"help": "Demo set, table, CoNLL file or folder, Hub id."})
     tokens_column: str = field(default="tokens", metadata={"help": "Column with the list of words."})
     tags_column: str = field(default="tags", metadata={"help": "Column with the list of tags, of any type."})
-    train_split: str | None = field(default=None, metadata={"help": "The source's own training split."})
-    validation_split: str | None = field(default=None, metadata={"help": "Its validation split; else by hash."})
-    test_split: str | None = field(default=None, metadata={"help": "Its test split; else by hash of the words."})
-    validation_share: float = field(default=0.1, metadata={"help": "Share of rows, where there is no split."})
-    test_share: float = field(default=0.1, metadata={"help": "Share of rows, where there is no split."})
     max_length: int = field(default=128, metadata={"help": "Tokens per row; words beyond are counted, and O."})
     label_all_tokens: bool = field(default=False, metadata={"help": "Train all tokens of a word, not its first only."})
     bidirectional: bool = field(default=False, metadata={"help": "Decoder: every token sees the whole sentence."})
-    from_scratch: bool = field(default=False, metadata={"help": "Random weights: what is pretraining worth?"})
-    freeze_encoder: bool = field(default=False, metadata={"help": "Train the head only."})
-    learning_rates: list[float] | None = field(default=None, metadata={"help": "To choose from, on validation."})
-    num_seeds: int = field(default=1, metadata={"help": "Runs with seed, seed+1, ...; the best is saved."})
     baselines: bool = field(default=True, metadata={"help": "Also measure the usual tag of each word."})
-    merge_adapter: bool = field(default=False, metadata={"help": "Write adapter + base to OUTPUT_DIR/merged."})
 
 
 def main() -> None:
@@ -47,22 +39,16 @@ def main() -> None:
     from lm_recipes.evaluation import tagging
     from lm_recipes.evaluation.metrics import class_ids
     from lm_recipes.models.heads import classifier_tokenizer, parameter_counts, with_head
-    from lm_recipes.sources import resolve_model
     from lm_recipes.sources.tagged import describe_tagged, load_tagged
     from lm_recipes.tokenization.word_labels import continuations, label_words
     from lm_recipes.training import adapters, finetuning, preflight
     from lm_recipes.training.finish import changed_settings, finish
-    from lm_recipes.training.hub import refuse_push_without_login
     from lm_recipes.training.tagging import tagging_loss
 
     start, output_dir = time.perf_counter(), training_args.output_dir
-    refuse_push_without_login(training_args)
-    preflight.check_arguments(training_args)
-    if not model_args.model_name_or_path:
-        raise UserError("--model_name_or_path: which encoder? A directory, a Hub id or demo:minilm")
     if args.bidirectional and model_args.use_peft:
         raise UserError("--bidirectional is kept in the model's config, which an adapter has none of; drop --use_peft")
-    encoder = resolve_model(model_args.model_name_or_path)
+    encoder = finetuning.base_model(model_args.model_name_or_path, training_args)
     tokenizer = classifier_tokenizer(encoder, args.max_length, model_args.model_revision)
     adapters.add_tokens(tokenizer, model_args)
     if not tokenizer.is_fast:
@@ -70,8 +56,7 @@ def main() -> None:
     tokenizer.padding_side = tokenizer.truncation_side = "right"  # places of words count from the left
     rows, names, rewritten = load_tagged(
         args.source, tokens_column=args.tokens_column, tags_column=args.tags_column,
-        own_splits={"train": args.train_split, "validation": args.validation_split, "test": args.test_split},
-        validation=args.validation_share, test=args.test_share,
+        **args.division(),
     )  # fmt: skip
     continued = continuations(names) if args.label_all_tokens else None
     data, lost = label_words(rows, tokenizer, args.max_length, continued)

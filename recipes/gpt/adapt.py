@@ -47,17 +47,14 @@ def main() -> None:
     from lm_recipes.objectives import CausalLanguageModeling
     from lm_recipes.objectives.packed import PackedSplit
     from lm_recipes.objectives.replay import check_kept_apart, document_packer, pack_splits, with_replay
-    from lm_recipes.sources import describe, resolve_model
+    from lm_recipes.sources import describe
     from lm_recipes.sources.split_texts import split_texts
-    from lm_recipes.training import preflight
+    from lm_recipes.training import finetuning, preflight
     from lm_recipes.training.finish import finish
-    from lm_recipes.training.hub import refuse_push_without_login
     from lm_recipes.training.trainer import LanguageModelTrainer
 
     start = time.perf_counter()
-    refuse_push_without_login(training_args)
-    preflight.check_arguments(training_args)
-    base = resolve_model(args.model_name_or_path)
+    base = finetuning.base_model(args.model_name_or_path, training_args)
     with loading(base):
         tokenizer = AutoTokenizer.from_pretrained(base)
 

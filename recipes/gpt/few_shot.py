@@ -9,10 +9,11 @@ import time
 from dataclasses import asdict, dataclass, field
 
 from lm_recipes.launch import UserError, done, parse, recipe
+from lm_recipes.sources.splits import SplitFlags
 
 
 @dataclass
-class FewShotRecipe:
+class FewShotRecipe(SplitFlags):
     """Which decoder, which rows, what the prompt looks like. Splits are those of recipes/bert/classify.py."""
 
     model_name_or_path: str = field(metadata={"help": "Model or adapter directory, demo:smollm2, or Hub id."})
@@ -21,11 +22,6 @@ class FewShotRecipe:
     text_column: str = field(default="text", metadata={"help": "Column with the text."})
     pair_column: str | None = field(default=None, metadata={"help": "Column with a second text, written under it."})
     label_column: str = field(default="label", metadata={"help": "Column with the class, of any type."})
-    train_split: str | None = field(default=None, metadata={"help": "The source's own training split."})
-    validation_split: str | None = field(default=None, metadata={"help": "Its validation split; else by hash."})
-    test_split: str | None = field(default=None, metadata={"help": "Its test split; else by hash of the text."})
-    validation_share: float = field(default=0.1, metadata={"help": "Share of rows, where there is no split."})
-    test_share: float = field(default=0.1, metadata={"help": "Share of rows, where there is no split."})
     test_rows: int | None = field(default=None, metadata={"help": "Ask about so many test rows only, by hash."})
     shots: int = field(default=4, metadata={"help": "Examples of each class, from the training split; may be 0."})
     num_seeds: int = field(default=1, metadata={"help": "Other examples with seed, seed+1, ..."})
@@ -66,8 +62,7 @@ def main() -> None:
             raise UserError(f"--{option} {getattr(args, option)}: must be at least {least}")
     rows, names = load_labelled(
         args.source, text_column=args.text_column, pair_column=args.pair_column, label_column=args.label_column,
-        own_splits={"train": args.train_split, "validation": args.validation_split, "test": args.test_split},
-        validation=args.validation_share, test=args.test_share,
+        **args.division(),
     )  # fmt: skip
     prompt = few_shot.Prompt(
         few_shot.words_for(names, args.label_words), args.instruction, args.text_name, args.label_name, args.chat

@@ -8,7 +8,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 
-from lm_recipes.launch import UserError, done, parse, recipe
+from lm_recipes.launch import done, parse, recipe
 
 
 @dataclass
@@ -47,19 +47,14 @@ def main() -> None:
     from lm_recipes.evaluation.forgetting import change, text_bits_per_byte
     from lm_recipes.models.heads import parameter_counts
     from lm_recipes.models.loading import load_tokenizer, loading
-    from lm_recipes.sources import describe, resolve_model
+    from lm_recipes.sources import describe
     from lm_recipes.sources.split_texts import split_texts
     from lm_recipes.training import adapters, finetuning, preflight
     from lm_recipes.training.callbacks import guards
     from lm_recipes.training.finish import changed_settings, finish
-    from lm_recipes.training.hub import refuse_push_without_login
 
     start = time.perf_counter()
-    refuse_push_without_login(training_args)
-    preflight.check_arguments(training_args)
-    if not model_args.model_name_or_path:
-        raise UserError("--model_name_or_path: which decoder? A directory, a Hub id or demo:smollm2")
-    base = resolve_model(model_args.model_name_or_path)
+    base = finetuning.base_model(model_args.model_name_or_path, training_args)
     tokenizer = load_tokenizer(base, training_args.max_length, model_args.model_revision)
     adapters.add_tokens(tokenizer, model_args)
     alignment.prepare_tokenizer(tokenizer, training_args.chat_template_path)

@@ -5,7 +5,7 @@ import torch
 from peft import get_peft_model_state_dict
 from peft.utils.save_and_load import get_base_model_state_dict
 from safetensors.torch import load_file
-from tiny_adapters import CHANGE_THE_BASE, METHODS, NAMES, PROMPT, distance, fresh, logits, make_base
+from tiny_adapters import CHANGE_THE_BASE, METHODS, NAMES, PROMPT, as_trained, distance, fresh, logits, make_base
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments, set_seed
 
 from lm_recipes.models.heads import with_head
@@ -79,10 +79,7 @@ def test_an_adapter_of_a_quantised_base_is_merged_into_what_it_was_trained_on(me
     model, arguments = quantized(base, load_in_4bit=True, **METHODS[method])
     set_seed(0)
     model = with_adapter(model, arguments, task)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter) * 0.1)
+    as_trained(model)
     model.eval().save_pretrained(tmp_path / "adapter")
     AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path / "adapter")
     expected = logits(model)
@@ -107,10 +104,7 @@ def test_on_a_quantised_encoder_the_new_head_is_trained_and_merged_unrounded(kin
     model = with_adapter(model, arguments, task)
     heads = {name for name in rounded if any(word in name for word in ("classifier", "head", "pooler"))}
     assert not heads
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter) * 0.1)
+    as_trained(model)
     model.eval().save_pretrained(tmp_path / "adapter")
     AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path / "adapter")
     merge_adapter(str(tmp_path / "adapter"), tmp_path / "merged")

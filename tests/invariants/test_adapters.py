@@ -15,6 +15,7 @@ from tiny_adapters import (
     NAMES,
     PROMPT,
     TOLERANCE,
+    as_trained,
     distance,
     logits,
     make_adapter,
@@ -190,10 +191,7 @@ def test_adapters_that_peft_has_no_task_for_are_saved_and_merged_too(auto_class,
     add_tokens(tokenizer, arguments)
     with without_loading_report():
         model = with_adapter(auto_class.from_pretrained(base), arguments, None, tokenizer)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter) * 0.1)
+    as_trained(model)
     model.eval().save_pretrained(tmp_path / "adapter")
     complete_adapter(model, tmp_path / "adapter")
     tokenizer.save_pretrained(tmp_path / "adapter")

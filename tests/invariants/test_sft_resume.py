@@ -1,16 +1,12 @@
 """Fine-tuning on dialogues that was killed ends with the weights of one that was not."""
 
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from objectives import RECIPES, launch
+from objectives import RECIPES, kill_after, launch
 from safetensors.torch import load_file
 from tiny_models import gpt, gpt_tokenizer, save
 
@@ -53,15 +49,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(inputs, tmp_
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     launch(command(inputs, whole, *flags))
     again = command(inputs, killed, *flags)
-    process = subprocess.Popen([sys.executable, *again], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
-    deadline = time.time() + 120
-    while not (killed / "checkpoint-8" / "trainer_state.json").exists():
-        assert process.poll() is None
-        assert time.time() < deadline
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (killed / "model.safetensors").exists()
+    kill_after([sys.executable, *again], killed / "checkpoint-8")
     launch(again)
     assert f"resume  {killed}/checkpoint-" in caplog.text
     assert losses(killed) == losses(whole)

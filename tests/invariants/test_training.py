@@ -1,17 +1,14 @@
 """What a run learns does not depend on how its batches are split, interrupted or spread over processes."""
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from objectives import OBJECTIVES, command, launch, write_data
+from objectives import OBJECTIVES, command, kill_after, launch, write_data
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
@@ -120,15 +117,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(objective, d
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     launch(command(objective, data, whole, *steps))
     again = [sys.executable, *command(objective, data, killed, *steps)]
-    process = subprocess.Popen(again, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
-    deadline = time.time() + 120
-    while not (killed / "checkpoint-12" / "trainer_state.json").exists():
-        assert process.poll() is None
-        assert time.time() < deadline
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (killed / "model.safetensors").exists()
+    kill_after(again, killed / "checkpoint-12")
     done = subprocess.run(again, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"resume  {killed}/checkpoint-" in done.stderr

@@ -194,7 +194,7 @@ assert not any(name.startswith("lm_recipes") for name in sys.modules)
             "--source {reviews} --model_name_or_path {encoder} --max_length 32 --label_column stars",
             "no column `stars`",
         ),
-        ("bert/classify.py", "--source {reviews}", "--model_name_or_path: which encoder?"),
+        ("bert/classify.py", "--source {reviews}", "--model_name_or_path: which model?"),
         (
             "bert/classify.py",
             "--source {reviews} --model_name_or_path {encoder} --max_length 65",

@@ -189,7 +189,7 @@ def test_choose_reports_what_guessing_reaches_and_ask_chooses(config, source, in
         ("answer.py", "--source {bad} --model_name_or_path {bert} --max_length 32 --doc_stride 8", "row 61 (id bad)"),
         ("answer.py", "--source {questions} --model_name_or_path {bert} --max_length 65", "reads at most 64 tokens"),
         ("answer.py", "--source {questions} --model_name_or_path {bert} --max_length 32", "shorten it, or change"),
-        ("answer.py", "--source {questions}", "--model_name_or_path: which encoder?"),
+        ("answer.py", "--source {questions}", "--model_name_or_path: which model?"),
         ("answer.py", "--source {choices} --model_name_or_path {bert} --max_length 32", "no column `answers`"),
         ("choose.py", "--source {questions} --model_name_or_path {bert} --max_length 32", "no column `choices`"),
     ],

@@ -143,7 +143,7 @@ def test_from_scratch_and_frozen_taggers_are_what_they_say(inputs, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
-        ("--source {ner}", "--model_name_or_path: which encoder?"),
+        ("--source {ner}", "--model_name_or_path: which model?"),
         ("--source {ner} --model_name_or_path {encoder} --tags_column ner", "no column `ner`"),
         ("--source {ner} --model_name_or_path {encoder} --max_length 65", "reads at most 64 tokens"),
         ("--source {pos} --model_name_or_path {encoder} --test_split test", "no split `test` in one file"),

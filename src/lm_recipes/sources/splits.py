@@ -1,6 +1,7 @@
 """Which split does a document belong to?"""
 
 import hashlib
+from dataclasses import dataclass, field
 
 
 def split_of(key: str, validation: float, test: float, seed: int = 0) -> str:
@@ -17,3 +18,19 @@ def split_of(key: str, validation: float, test: float, seed: int = 0) -> str:
     if position < validation:
         return "validation"
     return "test" if position < validation + test else "train"
+
+
+@dataclass(kw_only=True)
+class SplitFlags:
+    """How a script's rows are divided: by the splits a source has, and where it has none by a hash."""
+
+    train_split: str | None = field(default=None, metadata={"help": "The source's own training split."})
+    validation_split: str | None = field(default=None, metadata={"help": "Its validation split; else by hash."})
+    test_split: str | None = field(default=None, metadata={"help": "Its test split; else by a hash of the text."})
+    validation_share: float = field(default=0.1, metadata={"help": "Share of texts, where there is no split."})
+    test_share: float = field(default=0.1, metadata={"help": "Share of texts, where there is no split."})
+
+    def division(self) -> dict[str, object]:
+        """`own_splits`, `validation` and `test`, as the loaders take them."""
+        own = {"train": self.train_split, "validation": self.validation_split, "test": self.test_split}
+        return {"own_splits": own, "validation": self.validation_share, "test": self.test_share}

@@ -15,8 +15,11 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArgumen
 from transformers.trainer_utils import HubStrategy, IntervalStrategy, SaveStrategy
 
 from lm_recipes.launch import UserError
+from lm_recipes.sources import resolve_model
 from lm_recipes.sources.labelled import MULTI, REGRESSION
 from lm_recipes.training.callbacks import Diverged, guards
+from lm_recipes.training.hub import refuse_push_without_login
+from lm_recipes.training.preflight import check_arguments
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -61,6 +64,19 @@ class FineTuningArguments(TrainingArguments):
                 "--load_best_model_at_end, --early_stopping_patience: the best by which measure? Add "
                 "--eval_strategy epoch --save_strategy epoch"
             )
+
+
+def base_model(name: str | None, args: TrainingArguments) -> str:
+    """The model that is to be fine-tuned, as `from_pretrained` takes it, after all that can be refused before any work.
+
+    Raises:
+        UserError: no model is named, or as `refuse_push_without_login` and `check_arguments` do.
+    """
+    refuse_push_without_login(args)
+    check_arguments(args)
+    if not name:
+        raise UserError("--model_name_or_path: which model? A directory, a Hub id, demo:minilm or demo:smollm2")
+    return resolve_model(name)
 
 
 def loading_options(model_args) -> dict[str, object]:
