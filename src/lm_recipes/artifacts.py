@@ -168,6 +168,7 @@ def write_results(
         "versions": {name: version(name) for name in (*VERSIONS, *more_versions)},
         "machine": {
             "cpus": os.cpu_count(),
+            "load": round(os.getloadavg()[1], 1),  # of the last five minutes: did other work run beside it?
             "processor": platform.machine(),
             "python": platform.python_version(),
         },

@@ -12,6 +12,7 @@ HEADER = """# Measured results
 Written by the commands themselves (`python recipes/report.py --keep RUN_DIR`), each with the command that made it, its
 inputs by fingerprint and the versions it ran on. The records are the JSON files beside this page.
 """
+BUSY = 1.75  # processes that want a core, for each core: one training run alone makes about one
 
 
 def keep(run_dir: str | Path, results_dir: str | Path = "results") -> Path:
@@ -58,6 +59,8 @@ def results_page(results_dir: str | Path) -> str:
             table = results_table(record["metrics"])
         machine = f"{record['machine']['cpus']} CPU cores ({record['machine']['processor']})"
         seconds = "".join(f", {name} {value:.0f} s" for name, value in record.get("seconds", {}).items())
+        if record["machine"].get("load", 0) > BUSY * record["machine"]["cpus"]:
+            seconds += f"; beside other work (load {record['machine']['load']}), so times are upper limits"
         parts.append(f"## {path.stem}\n\n```\n{record['command']}\n```\n\n{table}\n\n{machine}{seconds}.\n")
     return "\n".join(parts)
 
