@@ -2,11 +2,17 @@
 
 import copy
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from tqdm.auto import tqdm
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, TextStreamer, set_seed
+from transformers import LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers.generation.streamers import BaseStreamer
 
+from lm_recipes.decoding.constrained_beam import phrase_tokens
+from lm_recipes.decoding.strategies import Strategy
+from lm_recipes.decoding.structured import StructureProcessor
 from lm_recipes.launch import UserError
 
 
@@ -64,36 +70,68 @@ def continue_prompts(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     encoded: Sequence[list[int]],
-    settings: GenerationConfig,
+    strategy: Strategy,
     *,
     seed: int = 0,
     batch_size: int = 8,
-    streamer: TextStreamer | None = None,
+    streamer: BaseStreamer | None = None,
 ) -> list[list[int]]:
-    """Continue each prompt; row i is what follows `encoded[i]`, up to and with the token that ended it.
+    """Continue each prompt, up to and with the token that ended it. With n = `strategy.texts`, rows i * n to
+    (i + 1) * n - 1 follow `encoded[i]`.
 
-    Padding is on the left with an explicit mask, so that a prompt's greedy or beam continuation does not depend
-    on its batch, nor on whether pad and eos are the same token. Sampling restarts from `seed` on each call.
+    Padding is on the left with an explicit mask, so that what a strategy without chance says to a prompt does not
+    depend on its batch, nor on whether pad and eos are the same token. Sampling restarts from `seed` on each call.
+
+    Args:
+        streamer: gets the tokens as they come, prompt after prompt; only where `strategy.streams`.
     """
-    ends = _ends(model, tokenizer)
+    ends = end_tokens(model, tokenizer)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(ends), 0)
-    settings = copy.deepcopy(settings)
+    settings = copy.deepcopy(strategy.settings)
     settings.update(pad_token_id=pad, eos_token_id=sorted(ends) or None)
     set_seed(seed)
     continuations = []
-    starts = range(0, len(encoded), 1 if streamer else batch_size)
+    starts = range(0, len(encoded), 1 if streamer or strategy.drafts else batch_size)
     for start in tqdm(starts, desc="generate", disable=len(starts) == 1 or streamer is not None):
         batch = encoded[start : start + starts.step]
         width = max(map(len, batch))
         input_ids = torch.tensor([[pad] * (width - len(ids)) + ids for ids in batch], device=model.device)
         mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in batch], device=model.device)
+        beside = arguments(strategy, tokenizer, ends, width, streamer)
         with torch.inference_mode():
-            output = model.generate(input_ids, attention_mask=mask, generation_config=settings, streamer=streamer)
+            output = model.generate(
+                input_ids, attention_mask=mask, generation_config=settings, streamer=streamer, **beside
+            )
         continuations += [_until_end(row, ends) for row in output[:, width:].tolist()]
     return continuations
 
 
-def _ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+def arguments(
+    strategy: Strategy,
+    tokenizer: PreTrainedTokenizerBase,
+    ends: set[int],
+    prompt_length: int,
+    streamer: BaseStreamer | None = None,
+) -> dict[str, Any]:
+    """What `generate` takes for one batch beside inputs, settings and streamer: texts as tokens, processors anew.
+
+    Args:
+        ends: the tokens that end a text. prompt_length: of the batch, padding included.
+    """
+    beside = dict(strategy.extra)
+    if strategy.method is not None:
+        # `generate` tells its streamer the prompt, but does not pass it on to a callable.
+        beside["custom_generate"] = partial(strategy.method, streamer=streamer)
+    if "phrases" in beside:
+        beside["phrases"] = phrase_tokens(tokenizer, beside["phrases"])
+    if (wanted := beside.pop("structure", None)) is not None:
+        processor = StructureProcessor(wanted, tokenizer, ends, prompt_length)
+        beside["logits_processor"] = LogitsProcessorList([processor])
+    return beside
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """The tokens that end a text: the model's and the tokenizer's."""
     ends = model.generation_config.eos_token_id
     ends = set(ends) if isinstance(ends, list) else {ends}
     return (ends | {tokenizer.eos_token_id}) - {None}

@@ -1,0 +1,72 @@
+"""Compiled steps make the tokens that `generate` makes, one after the other or several at once."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from exhaustive import way
+from tiny_models import gpt, gpt_tokenizer
+
+from lm_recipes.decoding.compiled import _followed, with_compiled_steps
+from lm_recipes.decoding.generation import continue_prompts
+from lm_recipes.launch import UserError
+
+TOKENIZER = gpt_tokenizer()
+PROMPTS = [[1, 7, 9, 11, 7, 9, 11, 7], [300], [41, 42, 43, 41]]
+
+needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+
+
+@needs_compiler
+def test_tokens_are_those_of_generate_in_a_padded_batch_that_is_compiled_once():
+    """Three rows of three lengths go through a graph for four."""
+    model = gpt("nanochat")
+    torch.compiler.reset()
+    for name, options in [
+        ("greedy", {}),
+        ("greedy", {"repetition_penalty": 1.5}),
+        ("nucleus", {"top_p": 0.8}),
+        ("min_p", {"min_p": 0.1, "num_return_sequences": 1}),
+    ]:
+        plain = way(name, max_new_tokens=24, **options)
+        expected = continue_prompts(model, TOKENIZER, PROMPTS, plain, seed=3)
+        assert continue_prompts(model, TOKENIZER, PROMPTS, with_compiled_steps(plain), seed=3) == expected
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+@needs_compiler
+def test_looking_the_prompt_up_changes_no_token():
+    model = gpt("llama")
+    expected = continue_prompts(model, TOKENIZER, PROMPTS, way("greedy", max_new_tokens=40))
+    looked_up = with_compiled_steps(way("prompt_lookup", max_new_tokens=40, prompt_lookup_num_tokens=3))
+    assert continue_prompts(model, TOKENIZER, PROMPTS, looked_up) == expected
+
+
+@pytest.mark.parametrize(
+    ("ids", "number", "found"),
+    [
+        ([5, 6, 7, 8, 5, 6], 2, [7, 8]),
+        ([5, 6, 7, 9, 6, 8, 5, 6], 1, [7]),  # two tokens alike go before one
+        ([9, 6, 8, 7, 6], 2, [8, 7]),
+        ([3, 4, 3, 4], 5, [3, 4, 3, 4, 3]),
+        ([2, 2], 3, [2, 2, 2]),
+        ([1, 2, 3], 2, [0, 0]),
+        ([1], 2, [0, 0]),
+    ],
+)
+def test_what_followed_the_latest_same_tokens_is_proposed(ids, number, found):
+    assert _followed(np.array(ids), number, longest=2).tolist() == found
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("beam", {}, "not for beam"),
+        ("contrastive", {}, "not for contrastive"),
+        ("prompt_lookup", {"temperature": 0.7}, "greedy search without penalties"),
+    ],
+)
+def test_what_cannot_be_compiled_is_refused(name, options, message):
+    with pytest.raises(UserError, match=message):
+        with_compiled_steps(way(name, **options))
