@@ -4,7 +4,7 @@ VENV   ?= .venv
 PY     := $(VENV)/bin/python
 Q      := runs/quickstart
 
-.PHONY: quickstart test test-all lint bench bench-corpus bench-encoder bench-finetuning bench-pretraining clean install install-dev
+.PHONY: quickstart test test-all lint bench bench-corpus bench-encoder bench-finetuning bench-inference bench-pretraining clean install install-dev
 .DELETE_ON_ERROR:
 
 install: $(VENV)/.installed
@@ -127,4 +127,15 @@ bench-pretraining: install-dev runs/enwik8/corpus/results.json $(Q)/tokenizer-gp
 	for track in gpt bert; do \
 	  $(PY) recipes/bench/pretraining.py --track $$track $(if $(NANOGPT),--nanogpt $(NANOGPT)) \
 	  && $(PY) recipes/report.py --keep runs/bench-pretraining-$$track || exit 1; \
+	done
+
+runs/llama-10M/results.json: $(Q)/packed-gpt/results.json $(TRAIN)
+	$(REPLACE)
+	$(PY) recipes/gpt/pretrain.py --config recipes/gpt/configs/pretrain-quickstart.yaml --family llama --size 10M --max_steps 120 --eval_strategy no --output_dir $(@D)
+
+# Tokens, texts and requests a second, beside generate(), pipelines, ONNX Runtime and (where its binding is) llama.cpp.
+bench-inference: install-dev runs/llama-10M/results.json
+	$(PY) recipes/bert/classify.py --config recipes/bert/configs/classify-minilm.yaml
+	for name in generation encoding serving; do \
+	  $(PY) recipes/bench/$$name.py && $(PY) recipes/report.py --keep runs/bench-$$name || exit 1; \
 	done

@@ -7,7 +7,6 @@ python recipes/bert/predict.py --model_name_or_path runs/tags --task token-class
 
 import logging
 from dataclasses import dataclass, field
-from functools import partial
 
 from lm_recipes.launch import UserError, parse, recipe
 
@@ -32,15 +31,10 @@ class PredictArguments:
 
 def main() -> None:
     (args,) = parse(PredictArguments, description=__doc__)
-    from tqdm.auto import tqdm
-    from transformers import (
-        AutoModelForMaskedLM,
-        AutoModelForSequenceClassification,
-        AutoModelForTokenClassification,
-        pipeline,
-    )
+    from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
     from lm_recipes.decoding.loading import load_for_inference
+    from lm_recipes.decoding.predictions import class_logits, filler, reading_limit, with_masks
     from lm_recipes.decoding.records import read_texts, refuse_output, write_records
     from lm_recipes.decoding.tagging import spaced, tag_texts
     from lm_recipes.evaluation.calibration import Calibration
@@ -63,64 +57,40 @@ def main() -> None:
     # texts, and the model that reads them
     texts = read_texts(args.text, args.texts_file, args.text_column)
     model, tokenizer = load_for_inference(auto_classes[args.task], args.model_name_or_path)
-    if args.task == "fill-mask":
-        texts = [text.replace("[MASK]", tokenizer.mask_token) for text in texts]
-    rows = spaced(texts) if args.task == "token-classification" else texts
+    rows = spaced(texts) if args.task == "token-classification" else with_masks(tokenizer, texts)
     pairs = read_texts(None, args.texts_file, args.pair_column) if args.pair_column else None
     lengths = [len(ids) for ids in tokenizer(rows, pairs, verbose=False)["input_ids"]]
-    if pairs:
-        rows = [{"text": text, "text_pair": pair} for text, pair in zip(texts, pairs, strict=True)]
-    longest = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 10**9))
-    if (args.max_length or 0) > longest:
-        raise UserError(f"--max_length {args.max_length}: the model reads at most {longest} tokens")
-    limit = args.max_length or longest
+    limit = reading_limit(model, tokenizer, args.max_length)
     cut = [row for row, length in enumerate(lengths, start=1) if length > limit]
     if cut:
         shown = ", ".join(map(str, cut[:10])) + (", ..." if len(cut) > 10 else "")
         logger.warning("%d of %d texts cut to %d tokens: row %s", len(cut), len(texts), limit, shown)
 
-    # predictions: sorted by length there is little padding; the answers go back into the order of the texts
-    if args.task == "fill-mask":
-        for row, ids in enumerate(tokenizer(texts, truncation=True, max_length=limit)["input_ids"], start=1):
-            if tokenizer.mask_token_id not in ids:
-                raise UserError(f"text {row} has no {tokenizer.mask_token} in its first {limit} tokens")
-        options = {"top_k": args.top_k, "tokenizer_kwargs": {"truncation": True, "max_length": limit}}
-    else:
-        # logits: what is made of them is what calibration.json beside the model says
-        options = {"top_k": None, "function_to_apply": "none", "truncation": True, "max_length": limit}
+    # predictions
     if args.task == "token-classification":
-        by_row, describe = tag_texts(texts, model, tokenizer, limit, args.batch_size), dict
+        answers = tag_texts(texts, model, tokenizer, limit, args.batch_size)
+    elif args.task == "fill-mask":
+        answers = fillings(filler(model, tokenizer, limit, args.top_k, args.batch_size)(texts), limit)
     else:
-        order = sorted(range(len(texts)), key=lengths.__getitem__, reverse=True)
-        predictor = pipeline(args.task, model=model, tokenizer=tokenizer)
-        answers = predictor((rows[i] for i in order), batch_size=args.batch_size, **options)
-        answers = tqdm(answers, total=len(texts), desc="predict", disable=len(texts) <= args.batch_size)
-        by_row = dict(zip(order, answers, strict=True))
-        describe = fillings
-        if args.task == "text-classification":
-            describe = partial(classes, Calibration.beside(resolve_model(args.model_name_or_path), model.config))
+        # what is made of the logits is what calibration.json beside the model says
+        calibration = Calibration.beside(resolve_model(args.model_name_or_path), model.config)
+        logits = class_logits(model, tokenizer, texts, limit, args.batch_size, pairs)
+        answers = [calibration.answer(row) for row in logits]
 
     # answers
-    records = [
-        {"text": text, **describe(by_row[row]), "truncated": lengths[row] > limit} for row, text in enumerate(texts)
-    ]
+    asked = zip(texts, answers, lengths, strict=True)
+    records = [{"text": text, **answer, "truncated": length > limit} for text, answer, length in asked]
     show(records)
     if args.output:
         write_records(args.output, records)
 
 
-def classes(calibration, entries: list[dict]) -> dict:
-    """What a `Calibration` makes of the pipeline's logits for one text."""
-    return calibration.answer({entry["label"]: entry["score"] for entry in entries})
-
-
-def fillings(masks: list) -> dict:
-    """The pipeline's candidates (a list of them where there are several masks) as a table for each mask."""
-    masks = masks if isinstance(masks[0], list) else [masks]
-    return {
-        f"mask_{number}": {entry["token_str"]: entry["score"] for entry in mask}
-        for number, mask in enumerate(masks, start=1)
-    }
+def fillings(answers: list[dict], limit: int) -> list[dict]:
+    """A table for each mask, by its number, or a UserError for a text in which nothing is masked."""
+    for row, answer in enumerate(answers, start=1):
+        if not answer["masks"]:
+            raise UserError(f"text {row} has no [MASK] in its first {limit} tokens")
+    return [{f"mask_{at}": table for at, table in enumerate(answer["masks"], start=1)} for answer in answers]
 
 
 def show(records: list[dict]) -> None:

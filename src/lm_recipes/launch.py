@@ -4,6 +4,7 @@ Every script is `recipe(main)`: flags and YAML become dataclasses, a mistake of 
 exit code 2, and a finished run says what it made and what to type next.
 """
 
+import argparse
 import difflib
 import errno
 import logging
@@ -48,7 +49,7 @@ def parse(*dataclass_types: type, description: str | None = None) -> tuple:
     known = {action.dest for action in parser._actions}
     arguments = sys.argv[1:]
     if "--config" in arguments:
-        _check_config(arguments, known)
+        _check_config(arguments, known, parser)
     if "use_cpu" in known:
         import torch
 
@@ -69,7 +70,7 @@ def has_bf16(on_cpu: bool) -> bool:
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
 
 
-def _check_config(arguments: list[str], known: set[str]) -> None:
+def _check_config(arguments: list[str], known: set[str], parser: argparse.ArgumentParser) -> None:
     position = arguments.index("--config") + 1
     if position == len(arguments):
         raise UserError("--config needs the path of a YAML file")
@@ -82,9 +83,13 @@ def _check_config(arguments: list[str], known: set[str]) -> None:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(config, dict):
         raise UserError(f"{path}: expected `key: value` lines, found {type(config).__name__}")
-    for key in config:
+    choices = {action.dest: action.choices for action in parser._actions if action.choices}
+    for key, value in config.items():
         if key not in known and key != "env":
             raise UserError(f"{path}: unknown key `{key}`{_nearest(key, known)}")
+        # argparse looks at the choices of flags only
+        if key in choices and not isinstance(value, list | None) and value not in choices[key]:
+            raise UserError(f"{path}: {key}: {value}: must be one of {', '.join(map(str, choices[key]))}")
 
 
 def _unknown_flags(message: str, known: set[str]) -> str | None:
@@ -130,8 +135,9 @@ def recipe(main: Callable[[], None]) -> None:
     _start_with_large_heap(os.path.abspath(main.__code__.co_filename))
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logger.setLevel(logging.INFO if is_main_process() else logging.ERROR)
-    # peft imports bitsandbytes where it is installed, which then asks for a package that no run here needs
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    # peft imports bitsandbytes and torchao where they are installed, which then tell of kernels that no run here needs
+    for name in ("bitsandbytes.backends.cpu.ops", "torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         main()
     except UserError as error:

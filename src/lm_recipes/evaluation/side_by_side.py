@@ -39,3 +39,35 @@ def in_turn(variants: dict[str, Callable[[Path], object]], rounds: int, size: in
         }
         for name, seconds in times.items()
     } | {"text_bytes": size}, returned
+
+
+def seconds_in_turn(
+    calls: dict[str, Callable[[], object]], rounds: int, what: str
+) -> tuple[dict[str, list[float]], dict[str, object]]:
+    """Seconds of each call in each round, called in turn (A B A B ...), and what it returned last. A round before the
+    first is not counted: in it graphs are compiled and memory is found.
+
+    Args:
+        what: is done, for the progress bar.
+    """
+    seconds, returned = {name: [] for name in calls}, {}
+    for number in tqdm(range(rounds + 1), desc=what):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            returned[name] = call()
+            if number:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds, returned
+
+
+def memory_bandwidth() -> float:
+    """Bytes a second that all cores together read from memory: the best of ten sums over 512 MiB."""
+    import torch
+
+    numbers = torch.ones(2**27)
+    seconds = []
+    for _ in range(10):
+        start = time.perf_counter()
+        numbers.sum()
+        seconds.append(time.perf_counter() - start)
+    return numbers.nbytes / min(seconds)

@@ -33,7 +33,8 @@ def loading(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        raise UserError(f"{name}: cannot be loaded: {' '.join(str(error).split())}") from error
+        why = " ".join(str(error).split()).partition(" Model type should be one of")[0]  # not all types there are
+        raise UserError(f"{name}: cannot be loaded: {why}") from error
 
 
 @contextmanager

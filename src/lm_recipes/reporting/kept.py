@@ -3,7 +3,15 @@
 from pathlib import Path
 
 from lm_recipes.artifacts import read_json, write_json, write_text
-from lm_recipes.reporting import adapter_methods, classifiers, encoder_variants, pretraining, tracks
+from lm_recipes.reporting import (
+    adapter_methods,
+    classifiers,
+    compression,
+    decoding,
+    encoder_variants,
+    pretraining,
+    tracks,
+)
 from lm_recipes.reporting.cards import results_table
 from lm_recipes.reporting.quickstart import read_run, summary_rows
 
@@ -55,6 +63,10 @@ def results_page(results_dir: str | Path) -> str:
             table = adapter_methods.markdown_table(record["metrics"])
         elif "classifiers" in record["metrics"]:
             table = classifiers.markdown_table(record["metrics"]["classifiers"])
+        elif "compressed" in record["metrics"]:
+            table = compression.markdown_table(record["metrics"]["compressed"])
+        elif "decoding" in record["metrics"]:
+            table = decoding.markdown_table(record["metrics"]["decoding"])
         else:
             table = results_table(record["metrics"])
         machine = f"{record['machine']['cpus']} CPU cores ({record['machine']['processor']})"

@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 
 from lm_recipes.launch import UserError
+from lm_recipes.training.sparsity import KeepZeros
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ def guards(watch: "LossWatch | None" = None) -> list[TrainerCallback]:
     Args:
         watch: one that somebody else holds, to tell it each step's loss.
     """
-    return [EarlyCheckpoint(), Pace(), watch or LossWatch(), SafeStop()]
+    return [EarlyCheckpoint(), Pace(), watch or LossWatch(), SafeStop(), KeepZeros()]
 
 
 class Diverged(UserError):

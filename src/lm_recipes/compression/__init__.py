@@ -1,0 +1,1 @@
+"""How is a trained model made small, or made to run elsewhere, and does it still answer the same?"""
