@@ -106,12 +106,13 @@ def main() -> None:
         }
         for name, seconds in times.items()
     }
+    title = f"{len(texts)} texts, in the median of {median(lengths):.0f} tokens"
     with atomic_directory(args.output_dir) as directory:
         write_results(
             directory,
             config=asdict(args) | {"threads": torch.get_num_threads()},
             inputs={"model": args.model_name_or_path},
-            metrics={"ways": metrics, "texts": len(texts), "median_tokens": median(lengths)},
+            metrics={"side_by_side": {title: metrics}},
             seconds={"total": time.perf_counter() - start},
             more_versions=("onnxruntime",),
         )

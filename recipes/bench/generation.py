@@ -1,8 +1,8 @@
 """How many tokens a second does a decoder write on this CPU, greedily, and how near is that to what memory allows?
 
 Side by side in one process, on prompts of equal length: transformers' `generate()` as it is called, the same with a
-static cache and a compiled forward pass, `generate.py --compile`, and, for one prompt at a time, llama.cpp where
-`llama-cpp-python` is installed.
+static cache and a compiled forward pass, and `generate.py --compile`. For one prompt at a time also prompt lookup, the
+faster the more a text repeats itself, and llama.cpp where `llama-cpp-python` is installed.
 """
 
 import time
@@ -23,8 +23,8 @@ class GenerationBench:
     batch_sizes: list[int] = field(default_factory=lambda: [1, 32], metadata={"help": "Prompts at a time."})
     prompts: str = field(default="demo:wiki-topics", metadata={"help": "Texts that prompts are the beginnings of."})
     prompt_tokens: int = field(default=32, metadata={"help": "Of each prompt."})
-    new_tokens: int = field(default=128, metadata={"help": "Of each continuation; no text ends before."})
-    rounds: int = field(default=5, metadata={"help": "Continuations by each way that count."})
+    new_tokens: int = field(default=64, metadata={"help": "Of each continuation; no text ends before."})
+    rounds: int = field(default=3, metadata={"help": "Continuations by each way that count."})
     output_dir: str = field(default="runs/bench-generation", metadata={"help": "Directory for results.json."})
 
 
@@ -42,7 +42,7 @@ def main() -> None:
     from lm_recipes.artifacts import atomic_directory, write_results
     from lm_recipes.compression.gguf_export import FAMILIES, export_gguf
     from lm_recipes.compression.gguf_models import LlamaCpp
-    from lm_recipes.decoding.compiled import compiled_steps
+    from lm_recipes.decoding.compiled import compiled_lookup, compiled_steps
     from lm_recipes.decoding.generation import encode_prompts
     from lm_recipes.decoding.loading import load_for_inference
     from lm_recipes.evaluation.side_by_side import memory_bandwidth, seconds_in_turn
@@ -86,29 +86,30 @@ def main() -> None:
                 "generate(), compiled forward, static cache": compiled_forward(model),
                 "generate.py --compile": through_generate(model, custom_generate=compiled_steps),
             }
+            alone = {
+                "generate(), prompt lookup": through_generate(model, prompt_lookup_num_tokens=10),
+                "generate.py --compile, prompt lookup": through_generate(model, custom_generate=compiled_lookup),
+            }
             if find_spec("llama_cpp") and model.config.model_type in FAMILIES:
-                ways["llama.cpp F32"] = through_llama_cpp(model, tokenizer, "f32", Path(scratch))
-                ways["llama.cpp F16"] = through_llama_cpp(model, tokenizer, "f16", Path(scratch))
+                for kind in ("f32", "f16"):
+                    alone[f"llama.cpp {kind.upper()}"] = through_llama_cpp(model, tokenizer, kind, Path(scratch))
             for size in args.batch_sizes:
                 ids = torch.tensor(prompts[:size])
-                calls = {way: lambda run=run, ids=ids: run(ids) for way, run in ways.items()}
-                if size > 1:  # llama.cpp's Python binding has no batches
-                    calls = {way: call for way, call in calls.items() if "llama.cpp" not in way}
+                those = ways | alone if size == 1 else ways
+                calls = {way: lambda run=run, ids=ids: run(ids) for way, run in those.items()}
                 metrics[f"{name}, batch {size}"] = table(calls, args, size, seconds_in_turn)
         # a step reads every weight once, but of the embeddings only the rows of its tokens
         read = 4 * sum(weights.numel() for weights in model.parameters())
         if model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
             read -= 4 * model.get_input_embeddings().weight.numel()
-        metrics[f"{name}, memory"] = {
-            "bytes_read_per_step": read,
-            "steps_per_second_at_memory_bandwidth": memory_bandwidth() / read,
-        }
+        limit = {"tokens_per_second": memory_bandwidth() / read}
+        metrics[f"{name}, batch 1"] |= {"what memory allows": limit}
     with atomic_directory(args.output_dir) as directory:
         write_results(
             directory,
             config=asdict(args) | {"threads": torch.get_num_threads(), "dtype": "float32"},
             inputs={name: name for name in args.models},
-            metrics=metrics,
+            metrics={"side_by_side": metrics},
             seconds={"total": time.perf_counter() - start},
         )
     done("tokens a second", args.output_dir, f"python recipes/report.py --keep {args.output_dir}")

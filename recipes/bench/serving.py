@@ -68,13 +68,13 @@ def main() -> None:
                     bar.update()
             table = {name: summary(of_one) for name, of_one in rounds.items()}
             many, one = ([turn["tokens_per_second"] for turn in rounds[name]] for name in SERVERS)
-            table["tokens_per_second_ratio"] = median(a / b for a, b in zip(many, one, strict=True))
+            table["side by side"]["ratio"] = median(a / b for a, b in zip(many, one, strict=True))
             metrics[f"{clients} clients"] = table
         write_results(
             directory,
             config=asdict(args),
             inputs={"model": args.model_name_or_path},
-            metrics=metrics,
+            metrics={"side_by_side": metrics},
             seconds={"total": time.perf_counter() - start},
             more_versions=("fastapi", "uvicorn"),
         )

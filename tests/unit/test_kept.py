@@ -4,6 +4,7 @@ import pytest
 
 from lm_recipes.artifacts import read_json, write_json, write_results
 from lm_recipes.reporting.kept import keep
+from lm_recipes.reporting.side_by_side import markdown_tables
 
 
 @pytest.mark.parametrize(("load", "said"), [(2.1, False), (4.2, True)])
@@ -20,3 +21,15 @@ def test_times_taken_beside_other_work_are_called_upper_limits(load, said, tmp_p
     assert "train 60 s" in page
     assert record["command"] in page
     assert ("upper limits" in page) == said
+
+
+def test_ways_side_by_side_are_rows_and_what_one_has_not_is_empty():
+    found = {
+        "batch 1": {"ours": {"tokens_per_second": 12345.6, "ratio": 2.71828}, "theirs": {"tokens_per_second": 7.0}}
+    }
+    assert markdown_tables(found).splitlines() == [
+        "| batch 1 | tokens per second | ratio |",
+        "| --- | ---: | ---: |",
+        "| ours | 12,346 | 2.718 |",
+        "| theirs | 7 |  |",
+    ]

@@ -10,6 +10,7 @@ from lm_recipes.reporting import (
     decoding,
     encoder_variants,
     pretraining,
+    side_by_side,
     tracks,
 )
 from lm_recipes.reporting.cards import results_table
@@ -65,6 +66,8 @@ def results_page(results_dir: str | Path) -> str:
             table = classifiers.markdown_table(record["metrics"]["classifiers"])
         elif "compressed" in record["metrics"]:
             table = compression.markdown_table(record["metrics"]["compressed"])
+        elif "side_by_side" in record["metrics"]:
+            table = side_by_side.markdown_tables(record["metrics"]["side_by_side"])
         elif "decoding" in record["metrics"]:
             table = decoding.markdown_table(record["metrics"]["decoding"])
         else:
