@@ -195,8 +195,8 @@ def test_the_scripts_know_every_flag():
     runs += tracks.finetuning_runs(Path("r"), ["topic"], ["300"], num_seeds=1, **SHAPE).values()
     for run in runs:
         script = runpy.run_path(str(ROOT / run.script))
-        (own,) = [thing for thing in script.values() if dataclasses.is_dataclass(thing)]
-        known = [own, PretrainingArguments, FineTuningArguments, ModelConfig]
+        own = [thing for thing in script.values() if dataclasses.is_dataclass(thing)]
+        known = [*own, PretrainingArguments, FineTuningArguments, ModelConfig]
         names = {field.name for one in known for field in dataclasses.fields(one)} | {"config"}
         unknown = {flag for flag in run.command if flag.startswith("--") and flag[2:] not in names}
         assert not unknown, (run.script, unknown)
