@@ -118,7 +118,7 @@ bench-encoder: install-dev runs/enwik8/corpus/results.json
 
 # What each way of fine-tuning costs and reaches, and which way a decoder classifies best: an hour and a quarter.
 bench-finetuning: install-dev
-	$(PY) recipes/bench/peft.py && $(PY) recipes/report.py --keep runs/bench-peft
+	$(PY) recipes/bench/adapter_methods.py && $(PY) recipes/report.py --keep runs/bench-peft
 	$(PY) recipes/compare_classifiers.py && $(PY) recipes/report.py --keep runs/classifiers
 
 # Time to loss beside run_clm, run_mlm and nanoGPT: nine hours on two quiet cores; started again it goes on. With

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from functools import cache
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,10 @@ def test_your_own_data_commands_run_from_raw_text_to_tuned_models(documents, tmp
     for made in ("gpt", "stars", "chat"):
         assert (tmp_path / "runs" / "mine" / made / "model.safetensors").exists()
         assert (tmp_path / "runs" / "mine" / made / "README.md").exists()
+
+
+def test_no_script_has_the_name_of_a_package():
+    """Its directory is the first that Python looks in: `peft.py` would be imported for peft by all scripts beside it."""
+    scripts = [path.stem for path in ROOT.glob("recipes/**/*.py")]
+    paths = [path for path in sys.path if path not in ("", str(ROOT)) and "recipes" not in path]
+    assert not [name for name in scripts if PathFinder.find_spec(name, paths)]
