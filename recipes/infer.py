@@ -35,7 +35,6 @@ class InferArguments:
     int8: bool = field(default=False, metadata={"help": "Encoders on a CPU: multiply in 8 bits; sooner, less exact."})
     batch_size: int = field(default=32, metadata={"help": "Rows answered at a time, of like length."})
     seed: int = field(default=0, metadata={"help": "Of what is drawn."})
-    compile: bool = field(default=False, metadata={"help": "text-generation: by compiled steps, for long files."})
     strategy: str = field(default="greedy", metadata={"help": "text-generation: as of recipes/gpt/generate.py."})
     chat: bool = field(default=False, metadata={"help": "text-generation: each prompt is a user's turn."})
     question_column: str = field(default="question", metadata={"help": "question-answering: column to answer."})
@@ -82,7 +81,6 @@ def main() -> None:
 
 def strategy_of(args: InferArguments, options: StrategyOptions):
     """How text is generated; of the other tasks only fill-mask reads one of its options, `--top_k`."""
-    from lm_recipes.decoding.compiled import with_compiled_steps
     from lm_recipes.decoding.strategies import strategies
 
     given = {name: value for name, value in asdict(options).items() if value != getattr(StrategyOptions, name)}
@@ -91,15 +89,13 @@ def strategy_of(args: InferArguments, options: StrategyOptions):
             raise UserError(f"--{min(other)} changes nothing under --task {args.task}")
         if options.top_k is not None and options.top_k < 1:
             raise UserError(f"--top_k {options.top_k}: must be at least 1")
-        if args.compile:
-            raise UserError(f"--compile changes nothing under --task {args.task}")
         return None
     if args.int8:
         raise UserError("--int8: for encoders; what a decoder loses by it is in docs/export.md")
     way = strategies([args.strategy], asdict(options))[args.strategy]
     if way.texts > 1:
         raise UserError(f"--strategy {args.strategy} gives {way.texts} texts a prompt; a row has room for one")
-    return with_compiled_steps(way) if args.compile else way
+    return way
 
 
 def task_of(args: InferArguments, model, tokenizer, way, options: StrategyOptions):

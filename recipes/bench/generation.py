@@ -50,13 +50,14 @@ def main() -> None:
 
     start = time.perf_counter()
     settings = GenerationConfig(max_new_tokens=args.new_tokens, do_sample=False, eos_token_id=None, pad_token_id=0)
+    looked_up = GenerationConfig(**settings.to_diff_dict() | {"prompt_lookup_num_tokens": 10})
     length = args.prompt_tokens + args.new_tokens
 
     def through_generate(model, **options) -> Callable[[torch.Tensor], list[list[int]]]:
         def run(ids: torch.Tensor) -> list[list[int]]:
             with torch.inference_mode():
                 mask = torch.ones_like(ids)
-                found = model.generate(ids, attention_mask=mask, generation_config=settings, **options)
+                found = model.generate(ids, attention_mask=mask, **{"generation_config": settings, **options})
             return found[:, ids.shape[1] :].tolist()
 
         return run
@@ -87,7 +88,7 @@ def main() -> None:
                 "generate.py --compile": through_generate(model, custom_generate=compiled_steps),
             }
             alone = {
-                "generate(), prompt lookup": through_generate(model, prompt_lookup_num_tokens=10),
+                "generate(), prompt lookup": through_generate(model, generation_config=looked_up),
                 "generate.py --compile, prompt lookup": through_generate(model, custom_generate=compiled_lookup),
             }
             if find_spec("llama_cpp") and model.config.model_type in FAMILIES:

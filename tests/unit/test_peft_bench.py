@@ -94,7 +94,7 @@ def test_the_peak_is_that_of_the_script_and_its_end_is_passed_on(tmp_path):
 def test_an_unknown_method_is_refused_before_any_run(tmp_path, capsys):
     flags = ["--only", "lora", "--output_dir", str(tmp_path / "bench")]
     with pytest.raises(SystemExit) as end:
-        launch([str(RECIPES / "bench" / "peft.py"), *flags])
+        launch([str(RECIPES / "bench" / "adapter_methods.py"), *flags])
     assert end.value.code == 2
     assert "error: --only 'lora': choose of 'all weights'" in capsys.readouterr().err
     assert not (tmp_path / "bench").exists()
