@@ -65,8 +65,10 @@ def test_what_followed_the_latest_same_tokens_is_proposed(ids, number, found):
         ("beam", {}, "not for beam"),
         ("contrastive", {}, "not for contrastive"),
         ("prompt_lookup", {"temperature": 0.7}, "greedy search without penalties"),
+        ("prompt_lookup", {"repetition_penalty": 1.2}, "greedy search without penalties"),
+        ("prompt_lookup", {"watermark": 2.0}, "greedy search without penalties"),
     ],
 )
 def test_what_cannot_be_compiled_is_refused(name, options, message):
     with pytest.raises(UserError, match=message):
-        with_compiled_steps(way(name, **options))
+        continue_prompts(gpt("llama"), TOKENIZER, PROMPTS, with_compiled_steps(way(name, **options)))

@@ -5,7 +5,6 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -19,7 +18,8 @@ from lm_recipes.decoding.strategies import Strategy
 from lm_recipes.launch import UserError
 
 LENGTHS = 256  # caches hold a multiple of so many tokens, and rows are a power of two: few graphs serve all batches
-_STEPS: WeakKeyDictionary[PreTrainedModel, dict[tuple[int, int, int], "Step"]] = WeakKeyDictionary()
+
+GREEDY_LOOKUP = "the prompt is looked up for greedy search without penalties, watermark or structure"
 
 
 def with_compiled_steps(way: Strategy) -> Strategy:
@@ -29,8 +29,8 @@ def with_compiled_steps(way: Strategy) -> Strategy:
         UserError: it is a search, or asks the model for more than logits.
     """
     if way.settings.prompt_lookup_num_tokens is not None:
-        if way.settings.do_sample or way.settings.repetition_penalty != 1.0 or way.settings.no_repeat_ngram_size:
-            raise UserError("--compile: the prompt is looked up for greedy search without penalties")
+        if way.settings.do_sample:
+            raise UserError(f"--compile: {GREEDY_LOOKUP}")
         settings = copy.deepcopy(way.settings)
         settings.update(prompt_lookup_num_tokens=None, max_matching_ngram_size=None)
         options = {name: way.options[name] for name in ("prompt_lookup_num_tokens", "max_matching_ngram_size")}
@@ -126,7 +126,7 @@ class Step:
 def _step(model: PreTrainedModel, rows: int, length: int, width: int = 1) -> Step:
     # behind the last token of a text there is room for what is proposed there
     size = 1 << (rows - 1).bit_length(), -(-(length + width - 1) // LENGTHS) * LENGTHS, width
-    steps = _STEPS.setdefault(model, {})
+    steps = vars(model).setdefault("_compiled_steps", {})  # they go when the model goes
     if size not in steps:
         steps[size] = Step(model, *size)
     return steps[size]
@@ -209,13 +209,17 @@ def compiled_lookup(
 
     Args:
         input_ids: [1, length], without padding.
-        logits_processor: must be empty.
         prompt_lookup_num_tokens: proposed at a time.
         max_matching_ngram_size: so many last tokens are looked for, then fewer.
 
     Returns:
         [1, length + new]
+
+    Raises:
+        UserError: more than the likeliest token is asked for.
     """
+    if logits_processor:
+        raise UserError(f"--compile: {GREEDY_LOOKUP}")
     length, limit, number = input_ids.shape[1], generation_config.max_length, prompt_lookup_num_tokens
     step = _step(model, 1, limit, number + 1)
     ids = np.zeros(limit + number + 1, np.int64)
