@@ -1,6 +1,7 @@
 """Nothing in the tests reaches the Hub. What several of them need is made once, by the real code and scripts."""
 
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -73,3 +74,21 @@ def packed(tmp_path_factory, corpus_dir, tokenizer_dirs) -> dict[str, tuple[Path
         subprocess.run([sys.executable, script, *flags.split()], check=True, capture_output=True)
         made[track] = (output, tokenizer)
     return made
+
+
+@pytest.fixture
+def launch(monkeypatch, capsys):
+    """Run a script of recipes/ in this process: (exit code, standard output, last line of standard error)."""
+
+    def run(script: str, *flags: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [script, *map(str, flags)])
+        capsys.readouterr()
+        try:
+            runpy.run_path(str(ROOT / "recipes" / script), run_name="__main__")
+            code = 0
+        except SystemExit as end:
+            code = end.code
+        output = capsys.readouterr()
+        return code, output.out, output.err.strip().split("\n")[-1]
+
+    return run

@@ -1,8 +1,6 @@
 """The scripts of recipes/compress as they are launched, and the YAML that ships, on models and texts made here."""
 
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,23 +11,6 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "compress"
 LABELS = {0: "bad", 1: "good"}
-
-
-@pytest.fixture
-def launch(monkeypatch, capsys):
-    """Run a script with flags: (exit code, last line of stderr)."""
-
-    def run(script: str, *flags: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", [script, *map(str, flags)])
-        capsys.readouterr()
-        try:
-            runpy.run_path(str(RECIPES / script), run_name="__main__")
-            code = 0
-        except SystemExit as end:
-            code = end.code
-        return code, capsys.readouterr().err.strip().split("\n")[-1]
-
-    return run
 
 
 WIDTH = 64  # nf4 takes nothing narrower
@@ -68,7 +49,7 @@ def metrics(directory: Path) -> dict:
 def test_the_pruning_config_prunes_another_model_and_says_what_was_lost(decoder, texts, launch, tmp_path):
     config = ("--config", RECIPES / "configs" / "prune-smollm2.yaml", "--source", texts)
     flags = ("--model_name_or_path", decoder, "--output_dir", tmp_path / "small", "--block_size", 64, "--share", 0.5)
-    assert launch("prune.py", *config, *flags)[0] == 0
+    assert launch("compress/prune.py", *config, *flags)[0] == 0
     found = metrics(tmp_path / "small")
     assert found["parameters"] < found["parameters_before"]
     assert found["change"] == pytest.approx(found["bits_per_byte"] / found["bits_per_byte_before"] - 1)
@@ -78,7 +59,7 @@ def test_the_pruning_config_prunes_another_model_and_says_what_was_lost(decoder,
 @pytest.mark.parametrize("method", ["layers", "neurons", "weights"])
 def test_a_classifier_is_pruned_by_each_method(method, classifier, texts, launch, tmp_path):
     flags = ("--model_name_or_path", classifier, "--output_dir", tmp_path / "small", "--source", texts)
-    assert launch("prune.py", *flags, "--method", method, "--share", 0.5)[0] == 0
+    assert launch("compress/prune.py", *flags, "--method", method, "--share", 0.5)[0] == 0
     found = metrics(tmp_path / "small")
     assert 0 <= found["same_decisions"] <= 1
     assert found["max_difference"] > 0
@@ -96,7 +77,7 @@ def test_rounded_weights_are_plain_directories_whose_layers_answer_nearly_alike(
     pytest.importorskip(ROUNDED[method][0])
     model = request.getfixturevalue(kind)
     flags = ("--model_name_or_path", model, "--output_dir", tmp_path / "small", "--source", texts)
-    assert launch("quantize.py", *flags, "--method", method)[0] == 0
+    assert launch("compress/quantize.py", *flags, "--method", method)[0] == 0
     found = metrics(tmp_path / "small")
     assert found["bytes"] < found["bytes_before"]
     auto_class = AutoModelForCausalLM if kind == "decoder" else AutoModelForSequenceClassification
@@ -110,7 +91,9 @@ def test_rounded_weights_are_plain_directories_whose_layers_answer_nearly_alike(
             error = float((rounded - exact).norm() / exact.norm())
             assert error == 0 if any(head in name for head in heads) else 0 < error < ROUNDED[method][1], name
     assert {file.suffix for file in (tmp_path / "small").iterdir()} <= {".json", ".safetensors", ".jinja", ".md"}
-    code, error = launch("export_onnx.py", "--model_name_or_path", tmp_path / "small", "--output_dir", tmp_path / "o")
+    code, _, error = launch(
+        "compress/export_onnx.py", "--model_name_or_path", tmp_path / "small", "--output_dir", tmp_path / "o"
+    )
     assert code == 2
     assert "rounded already; start from the model that it was made of" in error
 
@@ -118,8 +101,8 @@ def test_rounded_weights_are_plain_directories_whose_layers_answer_nearly_alike(
 def test_4_bits_are_refused_to_a_model_too_narrow_for_their_kernel(launch, tmp_path):
     pytest.importorskip("bitsandbytes")
     narrow = save(tmp_path / "m", gpt("llama"), gpt_tokenizer())
-    code, error = launch(
-        "quantize.py", "--model_name_or_path", narrow, "--method", "nf4", "--output_dir", tmp_path / "o"
+    code, _, error = launch(
+        "compress/quantize.py", "--model_name_or_path", narrow, "--method", "nf4", "--output_dir", tmp_path / "o"
     )
     assert code == 2
     assert "q_proj is 32 x 32; on a CPU it must read a multiple of 64" in error
@@ -130,7 +113,7 @@ def test_the_comparison_config_measures_variants_of_another_decoder(decoder, tex
     config = ("--config", RECIPES / "configs" / "compare-smollm2.yaml", "--source", texts, "--block_size", 32)
     small = ("--new_tokens", 4, "--batch_size", 3, "--rounds", 1, "--eval_documents", 3)
     flags = ("--model_name_or_path", decoder, "--output_dir", tmp_path, "--variants", "int8-at-load", f"twin={decoder}")
-    assert launch("compare.py", *config, *flags, *small)[0] == 0
+    assert launch("compress/compare.py", *config, *flags, *small)[0] == 0
     found = metrics(tmp_path)["compressed"]
     assert list(found) == ["original", "int8-at-load", "twin"]
     assert found["twin"]["bits_per_byte"] == pytest.approx(found["original"]["bits_per_byte"])
@@ -143,11 +126,11 @@ def test_every_form_of_a_decoder_scores_alike_in_the_comparison(decoder, texts, 
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
     where = ("--model_name_or_path", decoder)
-    assert launch("export_onnx.py", *where, "--output_dir", tmp_path / "onnx", "--new_tokens", 2)[0] == 0
-    assert launch("export_gguf.py", *where, "--output_dir", tmp_path / "gguf", "--type", "f32")[0] == 0
+    assert launch("compress/export_onnx.py", *where, "--output_dir", tmp_path / "onnx", "--new_tokens", 2)[0] == 0
+    assert launch("compress/export_gguf.py", *where, "--output_dir", tmp_path / "gguf", "--type", "f32")[0] == 0
     small = ("--new_tokens", 4, "--batch_size", 2, "--rounds", 1, "--eval_documents", 2, "--block_size", 32)
     flags = ("--output_dir", tmp_path / "c", "--variants", tmp_path / "onnx", tmp_path / "gguf", "--source", texts)
-    assert launch("compare.py", *where, *flags, *small)[0] == 0
+    assert launch("compress/compare.py", *where, *flags, *small)[0] == 0
     found = metrics(tmp_path / "c")["compressed"]
     scores = [one["bits_per_byte"] for one in found.values()]
     assert scores == pytest.approx([scores[0]] * 3, rel=1e-4)
@@ -167,7 +150,7 @@ def test_classifiers_are_compared_by_the_accuracy_on_their_test_split(classifier
         "--variants",
         f"twin={classifier}",
     )
-    assert launch("compare.py", "--model_name_or_path", classifier, *flags)[0] == 0
+    assert launch("compress/compare.py", "--model_name_or_path", classifier, *flags)[0] == 0
     found = metrics(tmp_path)["compressed"]
     assert found["twin"]["accuracy"] == found["original"]["accuracy"]
     assert 0 <= found["original"]["accuracy"] <= 1
@@ -187,7 +170,7 @@ def test_what_cannot_be_compressed_is_refused_in_one_line(decoder, classifier, t
         ("compare.py", ("--model_name_or_path", decoder, "--variants", "a=x", "a=y", *out), "two are called a"),
         ("compare.py", ("--model_name_or_path", decoder, "--variants", "runs/gone", *out), "no such model directory"),
     ]:
-        code, error = launch(script, *flags)
+        code, _, error = launch(f"compress/{script}", *flags)
         assert code == 2, (script, flags)
         assert error.startswith("error: ")
         assert complaint in error

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
@@ -31,24 +29,6 @@ TEXTS = [
     "the quick brown fox jumps over the lazy dog",
     "knee",
 ]
-
-
-@pytest.fixture
-def launch(monkeypatch, capsys):
-    """Run a recipe script with flags: (exit code, stdout, last line of stderr)."""
-
-    def run(script: str, *flags: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", [script, *map(str, flags)])
-        capsys.readouterr()
-        try:
-            runpy.run_path(str(RECIPES / script), run_name="__main__")
-            code = 0
-        except SystemExit as end:
-            code = end.code
-        output = capsys.readouterr()
-        return code, output.out, output.err.strip().split("\n")[-1]
-
-    return run
 
 
 def label_names() -> dict:

@@ -77,24 +77,6 @@ def test_a_classifier_is_served_with_its_evidence(classifier):
     assert [word["text"] for word in response.json()["answers"][0]["evidence"]] == ["the", "lazy", "dog"]
 
 
-@pytest.fixture
-def launch(monkeypatch, capsys):
-    """Run a script in this process: (exit code, standard output, last line of standard error)."""
-
-    def run(script: str, *flags: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", [script, *map(str, flags)])
-        capsys.readouterr()
-        try:
-            runpy.run_path(str(RECIPES / script), run_name="__main__")
-            code = 0
-        except SystemExit as end:
-            code = end.code
-        output = capsys.readouterr()
-        return code, output.out, output.err.strip().split("\n")[-1]
-
-    return run
-
-
 def test_what_cannot_be_served_is_refused_in_one_line(launch, model, classifier, monkeypatch, tmp_path):
     monkeypatch.delenv("LM_RECIPES_API_KEY", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))

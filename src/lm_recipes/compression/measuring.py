@@ -2,7 +2,6 @@
 
 import inspect
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -20,6 +19,7 @@ from lm_recipes.compression.parity import Continuer, random_prompts
 from lm_recipes.compression.quantization import dynamic_int8, load_rounded
 from lm_recipes.decoding.generation import continue_prompts, encode_prompts, end_tokens
 from lm_recipes.decoding.strategies import strategy
+from lm_recipes.evaluation.side_by_side import seconds_in_turn
 from lm_recipes.launch import UserError
 from lm_recipes.models.families import positions_of
 from lm_recipes.sources import resolve_model
@@ -133,17 +133,9 @@ def classifier_batches(
 # --- time ---
 
 
-def timed_in_turn(calls: dict[str, Callable[[], object]], rounds: int, what: str) -> dict[str, float]:
-    """Median seconds of each call, called in turn (A B A B ...), so that a slow minute of the machine is one of all.
-    A first round is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for number in tqdm(range(rounds + 1), desc=what):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            if number:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: median(times) for name, times in seconds.items()}
+def _medians(calls: dict[str, Callable[[], object]], rounds: int, what: str) -> dict[str, float]:
+    """Median seconds of each call, see `seconds_in_turn`."""
+    return {name: median(times) for name, times in seconds_in_turn(calls, rounds, what)[0].items()}
 
 
 def decoder_times(
@@ -162,7 +154,7 @@ def decoder_times(
             if one.continues is not None
         }
         counted = {name: sum(map(len, call())) for name, call in calls.items()}
-        for name, seconds in timed_in_turn(calls, rounds, f"generation, batch {number}").items():
+        for name, seconds in _medians(calls, rounds, f"generation, batch {number}").items():
             if key == "one":
                 found[name]["milliseconds_per_token"] = 1_000 * seconds / counted[name]
             else:
@@ -175,9 +167,9 @@ def classifier_times(
 ) -> dict[str, dict[str, float]]:
     """`milliseconds_per_text` of one text, and `texts_per_second` of batches of like length."""
     texts = sum(len(batch["input_ids"]) for batch in batches)
-    one = timed_in_turn({name: lambda v=v: v.logits(single) for name, v in variants.items()}, 10 * rounds, "one text")
+    one = _medians({name: lambda v=v: v.logits(single) for name, v in variants.items()}, 10 * rounds, "one text")
     calls = {name: lambda v=v: [v.logits(batch) for batch in batches] for name, v in variants.items()}
-    many = timed_in_turn(calls, rounds, "batches")
+    many = _medians(calls, rounds, "batches")
     return {
         name: {"milliseconds_per_text": 1_000 * one[name], "texts_per_second": texts / many[name]} for name in variants
     }

@@ -10,8 +10,7 @@ let running = null;
 
 async function begin() {
   try {
-    const found = await models(begin);
-    known = Object.fromEntries(found.map((model) => [model.id, model]));
+    known = await models(begin);
     chooseModel();
     working(false);
   } catch (error) {
@@ -21,8 +20,7 @@ async function begin() {
 
 function chooseModel() {
   const model = known[$("model").value];
-  document.title = model.id;
-  $("title").textContent = model.id;
+  document.title = $("title").textContent = model.id;
   $("system-label").hidden = !model.chat;
   $("tokens").max = model.max_tokens;
   $("tokens").value = Math.min($("tokens").value, model.max_tokens, Math.floor(model.context / 2));

@@ -10,8 +10,7 @@ let known = {};
 
 async function begin() {
   try {
-    const found = await models(begin);
-    known = Object.fromEntries(found.map((model) => [model.id, model]));
+    known = await models(begin);
     chooseModel();
     $("send").disabled = false;
   } catch (error) {
@@ -21,8 +20,7 @@ async function begin() {
 
 function chooseModel() {
   const model = known[$("model").value];
-  document.title = model.id;
-  $("title").textContent = model.id;
+  document.title = $("title").textContent = model.id;
   $("text-name").textContent = LABELS[model.asked];
   $("question-label").hidden = !["answer", "choose"].includes(model.asked);
   $("answer").replaceChildren();

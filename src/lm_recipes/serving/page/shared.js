@@ -15,14 +15,14 @@ export async function ask(path, body, signal) {
   throw error;
 }
 
-/** The server's models, to choose from where there are several. Where it wants a key, `again` is called with one. */
+/** The server's models by name, to choose from where there are several. Where it wants a key, `again` is called with one. */
 export async function models(again) {
   try {
     const found = (await (await ask("/v1/models")).json()).data;
     $("model").replaceChildren(...found.map((model) => element("option", "", model.id)));
     $("model-label").hidden = found.length < 2;
     [$("key-label").hidden, $("error").textContent] = [true, ""];
-    return found;
+    return Object.fromEntries(found.map((model) => [model.id, model]));
   } catch (error) {
     if (error.status === 401) {
       $("key-label").hidden = false;
