@@ -52,6 +52,7 @@ def main() -> None:
     from lm_recipes.reporting.classification import write_report
     from lm_recipes.sources import describe
     from lm_recipes.sources.labelled import few_labels, load_labelled
+    from lm_recipes.text.near_copies import without_near_copies
     from lm_recipes.tokenization.rows import tokenize_rows
     from lm_recipes.training import adapters, finetuning, preflight
     from lm_recipes.training.finish import changed_settings, finish
@@ -67,6 +68,7 @@ def main() -> None:
         **args.division(), problem_type=kind, class_names=args.class_names,
         stratify=args.stratify, cross_domain=args.cross_domain,
     )  # fmt: skip
+    rows["train"], left_out = without_near_copies(rows, args.made(), ["text", *(["pair"] if args.pair_column else [])])
     positive = place_of_positive(args.positive_class, names, kind)
     weights = finetuning.class_weights(args.class_weights, rows["train"]["labels"], kind)
     data, rows_cut = tokenize_rows(rows, tokenizer, args.max_length)
@@ -106,7 +108,7 @@ def main() -> None:
     _, trainer, logits = runs[metrics["saved_seed"]]
     metrics |= {"learning_rate": rate, f"validation_{scores.MAIN[kind]}_by_learning_rate": tried}
     metrics |= {"train_rows": len(trainer.train_dataset), "rows_cut_at_max_length": rows_cut}
-    metrics |= parameter_counts(trainer.model)
+    metrics |= {"near_copies_left_out": left_out} | parameter_counts(trainer.model)
     if args.baselines:
         rows["train"] = rows["train"].select(few_labels(rows["train"], args.train_rows, training_args.seed))
         metrics["baselines"] = classification_baselines(rows, kind)

@@ -40,6 +40,7 @@ def main() -> None:
     from lm_recipes.evaluation.metrics import class_ids
     from lm_recipes.models.heads import classifier_tokenizer, parameter_counts, with_head
     from lm_recipes.sources.tagged import describe_tagged, load_tagged
+    from lm_recipes.text.near_copies import without_near_copies
     from lm_recipes.tokenization.word_labels import continuations, label_words
     from lm_recipes.training import adapters, finetuning, preflight
     from lm_recipes.training.finish import changed_settings, finish
@@ -58,6 +59,7 @@ def main() -> None:
         args.source, tokens_column=args.tokens_column, tags_column=args.tags_column,
         **args.division(),
     )  # fmt: skip
+    rows["train"], left_out = without_near_copies(rows, args.made(), ["tokens"])
     continued = continuations(names) if args.label_all_tokens else None
     data, lost = label_words(rows, tokenizer, args.max_length, continued)
     settings = asdict(args) | changed_settings(model_args)
@@ -99,7 +101,8 @@ def main() -> None:
     metrics = tagging.report(guesses, truth, names, tagging.unknown_words(rows))
     trainer = runs[metrics["saved_seed"]][1]
     metrics |= {"learning_rate": rate, f"validation_{main_score}_by_learning_rate": tried}
-    metrics |= {"train_rows": len(data["train"]), "tags_rewritten_as_iob2": rewritten} | lost
+    metrics |= {"train_rows": len(data["train"]), "near_copies_left_out": left_out}
+    metrics |= {"tags_rewritten_as_iob2": rewritten} | lost
     metrics |= parameter_counts(trainer.model)
     if args.baselines:
         metrics["baselines"] = tagging.tagging_baseline(rows, names)

@@ -34,3 +34,9 @@ class SplitFlags:
         """`own_splits`, `validation` and `test`, as the loaders take them."""
         own = {"train": self.train_split, "validation": self.validation_split, "test": self.test_split}
         return {"own_splits": own, "validation": self.validation_share, "test": self.test_share}
+
+    def made(self) -> list[str]:
+        """The held-out splits that are made here. None where the test is the source's own: that is its protocol's."""
+        if self.test_split:
+            return []
+        return ["test"] if self.validation_split else ["validation", "test"]
