@@ -60,7 +60,8 @@ def main() -> None:
     row_file(args.input, args.output)
     way = strategy_of(args, options)
     path = resolve_model(args.model_name_or_path)
-    model, tokenizer = load_for_inference(getattr(transformers, TASKS[args.task]), args.model_name_or_path)
+    auto_class = getattr(transformers, TASKS[args.task])
+    model, tokenizer = load_for_inference(auto_class, args.model_name_or_path, packed=not args.int8)
     if args.int8:
         model = dynamic_int8(model)
     task = task_of(args, model, tokenizer, way, options)

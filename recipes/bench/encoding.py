@@ -49,7 +49,8 @@ def main() -> None:
     start = time.perf_counter()
     splits, names = load_labelled(args.source, text_column=args.text_column, label_column=args.label_column)
     texts, labels = list(splits["test"]["text"]), np.array(splits["test"]["labels"])
-    model, tokenizer = load_for_inference(AutoModelForSequenceClassification, args.model_name_or_path)
+    auto_class, name = AutoModelForSequenceClassification, args.model_name_or_path
+    (model, tokenizer), (packed, _) = (load_for_inference(auto_class, name, packed) for packed in (False, True))
     lengths = [len(ids) for ids in tokenizer(texts, truncation=True, max_length=args.max_length)["input_ids"]]
     ids_of = {model.config.id2label[number]: number for number in range(len(names))}
 
@@ -93,7 +94,7 @@ def main() -> None:
             "ONNX Runtime, batches of like length": through_onnx(Path(scratch, "fp32"), args.batch_size),
             "ONNX Runtime int8, text by text": through_onnx(Path(scratch, "int8"), 1),
             "ONNX Runtime int8, batches of like length": through_onnx(Path(scratch, "int8"), args.batch_size),
-            "infer.py": through_infer(model),
+            "infer.py": through_infer(packed),
             "infer.py --int8": through_infer(dynamic_int8(model)),
         }
         times, answers = seconds_in_turn(ways, args.rounds, "passes")

@@ -1,8 +1,8 @@
 """How many tokens a second does a decoder write on this CPU, greedily, and how near is that to what memory allows?
 
 Side by side in one process, on prompts of equal length: transformers' `generate()` as it is called, the same with a
-static cache and a compiled forward pass, and `generate.py --compile`. For one prompt at a time also prompt lookup, the
-faster the more a text repeats itself, and llama.cpp where `llama-cpp-python` is installed.
+static cache and a compiled forward pass, `generate.py`, and that with `--compile`. For one prompt at a time also prompt
+lookup, the faster the more a text repeats itself, and llama.cpp where `llama-cpp-python` is installed.
 """
 
 import time
@@ -75,7 +75,8 @@ def main() -> None:
 
     metrics = {}
     for name in args.models:
-        model, tokenizer = load_for_inference(AutoModelForCausalLM, name)
+        model, tokenizer = load_for_inference(AutoModelForCausalLM, name, packed=False)
+        packed, _ = load_for_inference(AutoModelForCausalLM, name)
         texts = [document.text for document in load_documents(args.prompts, limit=400)]
         encoded = (ids[: args.prompt_tokens] for ids in encode_prompts(tokenizer, texts))
         prompts = [ids for ids in encoded if len(ids) == args.prompt_tokens][: max(args.batch_sizes)]
@@ -85,11 +86,12 @@ def main() -> None:
             ways = {
                 "generate()": through_generate(model),
                 "generate(), compiled forward, static cache": compiled_forward(model),
-                "generate.py --compile": through_generate(model, custom_generate=compiled_steps),
+                "generate.py": through_generate(packed),
+                "generate.py --compile": through_generate(packed, custom_generate=compiled_steps),
             }
             alone = {
                 "generate(), prompt lookup": through_generate(model, generation_config=looked_up),
-                "generate.py --compile, prompt lookup": through_generate(model, custom_generate=compiled_lookup),
+                "generate.py --compile, prompt lookup": through_generate(packed, custom_generate=compiled_lookup),
             }
             if find_spec("llama_cpp") and model.config.model_type in FAMILIES:
                 for kind in ("f32", "f16"):

@@ -38,9 +38,9 @@ def main() -> None:
 
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, set_seed
-    from trl import SFTTrainer
 
     from lm_recipes import alignment
+    from lm_recipes.alignment.trainer import DialogueTrainer
     from lm_recipes.artifacts import fingerprint
     from lm_recipes.evaluation.dialogues import before_and_after, held_out, in_words
     from lm_recipes.evaluation.few_shot import answering, kinds_of_answers
@@ -97,7 +97,7 @@ def main() -> None:
     preflight.check_vocabulary(tokenizer, model)
     before, general_before = measured(model), of_general_text(model)
 
-    trainer = SFTTrainer(
+    trainer = DialogueTrainer(
         model=adapters.with_adapter(model, model_args, "CAUSAL_LM", tokenizer, packed=training_args.packing),
         args=training_args,
         train_dataset=Dataset.from_list(rows["train"]),

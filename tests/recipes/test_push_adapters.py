@@ -29,7 +29,7 @@ from lm_recipes.decoding.loading import load_for_inference
 from lm_recipes.training.saved_adapters import load_adapter, merge_adapter
 
 merge_adapter(there, merged)
-models = [said["model"], load_adapter(Classifier, here), load_for_inference(Classifier, there)[0]]
+models = [said["model"], load_adapter(Classifier, here), load_for_inference(Classifier, there, packed=False)[0]]
 batch = said["tokenizer"]("the dog", return_tensors="pt")
 with torch.no_grad():
     by_peft, here, there = (model.eval()(**batch).logits for model in models)

@@ -8,12 +8,15 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from lm_recipes.launch import UserError
 from lm_recipes.models.loading import loading, without_loading_report
+from lm_recipes.models.packed import pack_linear_layers
 from lm_recipes.sources import resolve_model
 from lm_recipes.training.adapters import read_config
 from lm_recipes.training.saved_adapters import AUTO_CLASSES, load_adapter
 
 
-def load_for_inference(auto_class: type, name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_for_inference(
+    auto_class: type, name: str, packed: bool = True
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model (in eval mode, on the accelerator if there is one) and tokenizer.
 
     `name` is a model directory, an adapter directory (`adapter_config.json` names its base model), a `demo:` model
@@ -21,6 +24,7 @@ def load_for_inference(auto_class: type, name: str) -> tuple[PreTrainedModel, Pr
 
     Args:
         auto_class: the transformers auto class of the task, such as `AutoModelForCausalLM`.
+        packed: on a CPU multiply by `pack_linear_layers`; weights that are changed later would not be noticed.
 
     Raises:
         UserError: when there is no model under `name`, or it was not trained for the task (its head is missing).
@@ -50,7 +54,10 @@ def load_for_inference(auto_class: type, name: str) -> tuple[PreTrainedModel, Pr
         # Its decoding defaults would leak into every strategy: only the special tokens are taken over.
         kept = {key: getattr(model.generation_config, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
         model.generation_config = GenerationConfig(**kept)
-    return model.eval().to(device), tokenizer
+    model = model.eval().to(device)
+    if packed:
+        pack_linear_layers(model)
+    return model, tokenizer
 
 
 def _refuse_other_task(auto_class: type, adapter: str) -> None:

@@ -14,6 +14,7 @@ from lm_recipes.decoding.loading import load_for_inference
 from lm_recipes.launch import UserError
 from lm_recipes.models.families import positions_of
 from lm_recipes.models.loading import loading
+from lm_recipes.models.packed import pack_linear_layers
 from lm_recipes.sources import resolve_model
 from lm_recipes.training.adapters import read_config
 from lm_recipes.training.saved_adapters import AUTO_CLASSES, load_adapters
@@ -116,6 +117,7 @@ def load_served(names: list[str]) -> Served:
         paths = {label.replace(".", "_"): path for label, path in paths.items()}  # peft takes no dots
         dtype = torch.float32 if device.type == "cpu" else "auto"
         adapted = load_adapters(auto_class, paths, dtype=dtype).to(device)
+        pack_linear_layers(adapted)
         with loading(names[0]):
             tokenizers = {label: AutoTokenizer.from_pretrained(path) for label, path in paths.items()}
         served = Served(asked, paths, _base(adapted), tokenizers, adapted)

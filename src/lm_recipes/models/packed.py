@@ -1,0 +1,45 @@
+"""How does a CPU multiply sooner by weights that stay as they are? They are laid out once, as oneDNN reads them."""
+
+import copy
+import platform
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class PackedProduct:
+    """The forward of a linear layer, by a copy of its weights in blocks of the processor's registers.
+
+    PyTorch multiplies float32 by MKL, which on AMD's processors leaves half the width of their registers idle, and
+    takes one core for a single row. oneDNN, whose operators PyTorch has for its compiler, does neither. Where gradients
+    or a compiler ask, the layer is what it was.
+    """
+
+    def __init__(self, layer: nn.Linear) -> None:
+        self.layer = layer
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.data, None)
+
+    def __call__(self, input: torch.Tensor) -> torch.Tensor:
+        """float32 [..., in] -> float32 [..., out]"""
+        layer = self.layer
+        if torch.compiler.is_compiling() or torch.is_grad_enabled() or input.dtype != torch.float32:
+            return F.linear(input, layer.weight, layer.bias)
+        return torch.ops.mkldnn._linear_pointwise(input, self.packed, layer.bias, "none", [], "")
+
+    def __deepcopy__(self, memo: dict) -> "PackedProduct":
+        found = copy.copy(self)  # packed weights have no storage to copy, and never change
+        found.layer = copy.deepcopy(self.layer, memo)
+        return found
+
+
+def pack_linear_layers(model: nn.Module) -> None:
+    """The linear layers of a model whose weights no longer change multiply by `PackedProduct` from now on.
+
+    Those in float32 on an x86 processor; elsewhere nothing is done. Their weights are then in memory twice.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64") or not torch.backends.mkldnn.is_available():
+        return
+    for layer in model.modules():
+        if type(layer) is nn.Linear and layer.weight.dtype == torch.float32 and layer.weight.device.type == "cpu":
+            layer.forward = PackedProduct(layer)
