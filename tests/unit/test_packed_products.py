@@ -1,6 +1,7 @@
 """Linear layers that multiply by packed weights: the same numbers, sooner, and the layer itself where gradients ask."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -46,6 +47,14 @@ def test_other_dtypes_are_left_alone():
     assert "forward" not in vars(half)
     with torch.inference_mode():
         assert packed(nn.Linear(16, 8)).double()(torch.randn(2, 16, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_a_machine_without_room_for_a_second_copy_keeps_the_layers(monkeypatch):
+    layer = nn.Linear(64, 64)  # 16,384 bytes
+    for free, forward in ((2 * 16_384 - 1, False), (2 * 16_384, True)):
+        monkeypatch.setattr("psutil.virtual_memory", lambda free=free: SimpleNamespace(available=free))
+        pack_linear_layers(layer)
+        assert ("forward" in vars(layer)) is forward
 
 
 def test_a_model_that_was_loaded_to_answer_says_what_it_would_without(bert_tokenizer, tmp_path):

@@ -1,11 +1,15 @@
 """How does a CPU multiply sooner by weights that stay as they are? They are laid out once, as oneDNN reads them."""
 
 import copy
+import logging
 import platform
 
+import psutil
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+logger = logging.getLogger(__name__)
 
 
 class PackedProduct:
@@ -36,10 +40,18 @@ class PackedProduct:
 def pack_linear_layers(model: nn.Module) -> None:
     """The linear layers of a model whose weights no longer change multiply by `PackedProduct` from now on.
 
-    Those in float32 on an x86 processor; elsewhere nothing is done. Their weights are then in memory twice.
+    Those in float32 on an x86 processor. Their weights are then in memory twice: where that would take more than half
+    of what is free, nothing is done.
     """
     if platform.machine().lower() not in ("x86_64", "amd64") or not torch.backends.mkldnn.is_available():
         return
-    for layer in model.modules():
-        if type(layer) is nn.Linear and layer.weight.dtype == torch.float32 and layer.weight.device.type == "cpu":
-            layer.forward = PackedProduct(layer)
+    layers = [
+        layer
+        for layer in model.modules()
+        if type(layer) is nn.Linear and layer.weight.dtype == torch.float32 and layer.weight.device.type == "cpu"
+    ]
+    if 2 * sum(layer.weight.nbytes for layer in layers) > psutil.virtual_memory().available:
+        logger.info("weights not packed, for want of memory: products take longer")
+        return
+    for layer in layers:
+        layer.forward = PackedProduct(layer)
