@@ -44,6 +44,7 @@ def main() -> None:
     from lm_recipes.evaluation.forgetting import change, text_bits_per_byte
     from lm_recipes.models import count_parameters
     from lm_recipes.models.loading import loading
+    from lm_recipes.models.packed import packed_products
     from lm_recipes.objectives import CausalLanguageModeling
     from lm_recipes.objectives.packed import PackedSplit
     from lm_recipes.objectives.replay import check_kept_apart, document_packer, pack_splits, with_replay
@@ -95,7 +96,8 @@ def main() -> None:
     test = {name: list(islice(texts(source, "test"), args.eval_documents)) for name, source in sources.items()}
 
     def measured(model) -> dict[str, float]:
-        return {name: text_bits_per_byte(model, tokenizer, test[name], args.block_size) for name in test}
+        with packed_products(model):
+            return {name: text_bits_per_byte(model, tokenizer, test[name], args.block_size) for name in test}
 
     before = measured(model)
     validation = counts["domain"]["validation"]

@@ -47,6 +47,7 @@ def main() -> None:
     from lm_recipes.evaluation.forgetting import change, text_bits_per_byte
     from lm_recipes.models.heads import parameter_counts
     from lm_recipes.models.loading import load_tokenizer, loading
+    from lm_recipes.models.packed import packed_products
     from lm_recipes.sources import describe
     from lm_recipes.sources.split_texts import split_texts
     from lm_recipes.training import adapters, finetuning, preflight
@@ -79,14 +80,13 @@ def main() -> None:
 
     kinds = kinds_of_answers(windows["train"])  # yes and no, say: then it also counts which of them is right
 
-    def measured(model) -> dict:
-        found = held_out(model, tokenizer, windows["test"])
-        if kinds:
-            found |= answering(model, tokenizer, windows["test"], kinds)
-        return found
-
-    def of_general_text(model) -> float | None:
-        return text_bits_per_byte(model, tokenizer, general, training_args.max_length) if general else None
+    def measured(model) -> tuple[dict, float | None]:
+        with packed_products(model):
+            found = held_out(model, tokenizer, windows["test"])
+            if kinds:
+                found |= answering(model, tokenizer, windows["test"], kinds)
+            length = training_args.max_length
+            return found, text_bits_per_byte(model, tokenizer, general, length) if general else None
 
     set_seed(training_args.seed)
     with loading(base):
@@ -95,7 +95,7 @@ def main() -> None:
         model.to(training_args.device)
     adapters.embed_tokens(model, tokenizer, model_args)
     preflight.check_vocabulary(tokenizer, model)
-    before, general_before = measured(model), of_general_text(model)
+    before, general_before = measured(model)
 
     trainer = DialogueTrainer(
         model=adapters.with_adapter(model, model_args, "CAUSAL_LM", tokenizer, packed=training_args.packing),
@@ -108,10 +108,11 @@ def main() -> None:
     preflight.check_batch(trainer.data_collator([trainer.train_dataset[0]]), tokenizer)
     trained = trainer.train(resume_from_checkpoint=checkpoint)
     tuned = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    after, general_after = measured(tuned)
 
     metrics = {
-        **before_and_after(before, measured(tuned)),
-        **({"general": change(general_before, of_general_text(tuned))} if general else {}),
+        **before_and_after(before, after),
+        **({"general": change(general_before, general_after)} if general else {}),
         **counts,
         "train_tokens_with_a_label": sum(label != -100 for row in rows["train"] for label in row["labels"]),
         **parameter_counts(trainer.model),

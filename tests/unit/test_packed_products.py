@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from lm_recipes.compression.quantization import dynamic_int8
 from lm_recipes.decoding.loading import load_for_inference
-from lm_recipes.models.packed import PackedProduct, pack_linear_layers
+from lm_recipes.models.packed import PackedProduct, pack_linear_layers, packed_products
 
 
 def packed(layer):
@@ -47,6 +47,18 @@ def test_other_dtypes_are_left_alone():
     assert "forward" not in vars(half)
     with torch.inference_mode():
         assert packed(nn.Linear(16, 8)).double()(torch.randn(2, 16, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_weights_that_changed_after_a_measurement_are_used():
+    layer, inputs = nn.Linear(16, 8, bias=False), torch.ones(2, 16)
+    for value in (1.0, 2.0):
+        with torch.no_grad():
+            layer.weight.fill_(value)
+            assert (layer(inputs) == 16 * value).all()
+            with packed_products(layer):
+                assert isinstance(layer.forward, PackedProduct)
+                assert (layer(inputs) == 16 * value).all()
+    assert "forward" not in vars(layer)
 
 
 def test_a_machine_without_room_for_a_second_copy_keeps_the_layers(monkeypatch):

@@ -3,6 +3,8 @@
 import copy
 import logging
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 import torch
@@ -55,3 +57,15 @@ def pack_linear_layers(model: nn.Module) -> None:
         return
     for layer in layers:
         layer.forward = PackedProduct(layer)
+
+
+@contextmanager
+def packed_products(model: nn.Module) -> Iterator[None]:
+    """`pack_linear_layers` for a while, for a model that is measured between two trainings."""
+    pack_linear_layers(model)
+    try:
+        yield
+    finally:
+        for layer in model.modules():
+            if isinstance(vars(layer).get("forward"), PackedProduct):
+                del layer.forward
