@@ -56,7 +56,8 @@ class Step:
     """Reads prompts, and then `width` tokens at a time, for `rows` texts of at most `length` tokens.
 
     The prompts are read by the model as it is. What follows, model, cache and the likeliest tokens, is one graph,
-    compiled when it first runs (some seconds to half a minute) and kept with the model.
+    compiled when it first runs (some seconds to half a minute) and kept with the model. It takes the model to stay as it
+    is: after another adapter was chosen, make the model's steps anew (`del model._compiled_steps`).
     """
 
     def __init__(self, model: PreTrainedModel, rows: int, length: int, width: int) -> None:
@@ -68,7 +69,9 @@ class Step:
         self.closed = torch.finfo(model.dtype).min
         self.mask = torch.full((rows, 1, width, length), self.closed, dtype=model.dtype, device=model.device)
         self.offsets = torch.arange(width, device=model.device)
-        self.run = torch.compile(self._run, fullgraph=True, dynamic=False, isolate_recompiles=True)
+        # Shapes never change: what a graph assumes of each of the model's tensors need not be looked at for each token.
+        unguarded = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
+        self.run = torch.compile(self._run, fullgraph=True, dynamic=False, isolate_recompiles=True, options=unguarded)
 
     def _run(
         self, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, cache: StaticCache
