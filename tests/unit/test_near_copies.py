@@ -43,22 +43,28 @@ def rows(**splits):
 
 
 def test_only_training_rows_that_say_nearly_what_a_held_out_row_says_are_left_out():
-    said = "the view from where I live for two weeks is the best"
+    said, others = "the view from where I live for two weeks is the best", [f"something else: {i}" for i in range(30)]
     data = rows(
-        train={
-            "text": [said + " !", "something else", said],
-            "pair": ["a b", "c d", "quite another question, of many words"],
-        },
+        train={"text": [*others, said + " !", said], "pair": [*others, "a b", "quite another question, of many words"]},
         validation={"text": ["nothing of the kind"], "pair": ["a b"]},
         test={"text": [said], "pair": ["a b"]},
     )
     kept, number = without_near_copies(data, ["validation", "test"], ["text", "pair"])
-    assert (kept["pair"], number) == (["c d", "quite another question, of many words"], 1)
+    assert (kept["pair"], number) == ([*others, "quite another question, of many words"], 1)
     kept, number = without_near_copies(data, ["validation", "test"], ["text"])
-    assert (kept["pair"], number) == (["c d"], 2)
+    assert (kept["pair"], number) == (others, 2)
     assert without_near_copies(data, ["validation"], ["text", "pair"])[1] == 0
-    words = rows(train={"tokens": [said.split(), ["No"]]}, test={"tokens": [said.split()]})
-    assert without_near_copies(words, ["test"], ["tokens"])[0]["tokens"] == [["No"]]
+    tokens = [other.split() for other in others]
+    words = rows(train={"tokens": [*tokens, said.split()]}, test={"tokens": [said.split()]})
+    assert without_near_copies(words, ["test"], ["tokens"])[0]["tokens"] == tokens
+
+
+def test_rows_of_one_pattern_stay_and_it_is_said(caplog):
+    pattern = "your order {} has arrived at our shop in the high street and waits for you there"
+    data = rows(train={"text": list(map(pattern.format, range(9)))}, test={"text": [pattern.format(9)]})
+    kept, number = without_near_copies(data, ["test"], ["text"])
+    assert (len(kept), number) == (9, 0)
+    assert "9 of 9 training rows say nearly" in caplog.text
 
 
 def test_a_test_of_the_source_s_own_is_left_alone():

@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 from transformers import LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.generation.streamers import BaseStreamer
 
+from lm_recipes.decoding.cache import roomy_cache
 from lm_recipes.decoding.constrained_beam import phrase_tokens
 from lm_recipes.decoding.strategies import Strategy
 from lm_recipes.decoding.structured import StructureProcessor
@@ -98,6 +99,9 @@ def continue_prompts(
         input_ids = torch.tensor([[pad] * (width - len(ids)) + ids for ids in batch], device=model.device)
         mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in batch], device=model.device)
         beside = arguments(strategy, tokenizer, ends, width, streamer)
+        # prompts that peft trained and drafts have caches of their own
+        if isinstance(model, PreTrainedModel) and not strategy.drafts and settings.use_cache is not False:
+            beside["past_key_values"] = roomy_cache(model.config)
         with torch.inference_mode():
             output = model.generate(
                 input_ids, attention_mask=mask, generation_config=settings, streamer=streamer, **beside

@@ -9,6 +9,7 @@ from torch.nn.functional import pad
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from lm_recipes.decoding.cache import roomy_cache
 from lm_recipes.launch import UserError
 
 
@@ -37,7 +38,7 @@ def read(
             before a text.
     """
     ids = torch.tensor([tokens], device=model.device)
-    cache = DynamicCache(config=model.config) if cache is None else cache
+    cache = roomy_cache(model.config) if cache is None else cache
     inputs, width = {"input_ids": ids}, len(tokens)
     if prefix is not None:
         embeddings = model.get_input_embeddings()(ids)
