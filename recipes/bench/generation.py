@@ -42,6 +42,7 @@ def main() -> None:
     from lm_recipes.artifacts import atomic_directory, write_results
     from lm_recipes.compression.gguf_export import FAMILIES, export_gguf
     from lm_recipes.compression.gguf_models import LlamaCpp
+    from lm_recipes.decoding.cache import roomy_cache
     from lm_recipes.decoding.compiled import compiled_lookup, compiled_steps
     from lm_recipes.decoding.generation import encode_prompts
     from lm_recipes.decoding.loading import load_for_inference
@@ -53,11 +54,13 @@ def main() -> None:
     looked_up = GenerationConfig(**settings.to_diff_dict() | {"prompt_lookup_num_tokens": 10})
     length = args.prompt_tokens + args.new_tokens
 
-    def through_generate(model, **options) -> Callable[[torch.Tensor], list[list[int]]]:
+    def through_generate(model, roomy: bool = False, **options) -> Callable[[torch.Tensor], list[list[int]]]:
         def run(ids: torch.Tensor) -> list[list[int]]:
+            given = {"attention_mask": torch.ones_like(ids), "generation_config": settings, **options}
+            if roomy:
+                given["past_key_values"] = roomy_cache(model.config)
             with torch.inference_mode():
-                mask = torch.ones_like(ids)
-                found = model.generate(ids, attention_mask=mask, **{"generation_config": settings, **options})
+                found = model.generate(ids, **given)
             return found[:, ids.shape[1] :].tolist()
 
         return run
@@ -86,7 +89,7 @@ def main() -> None:
             ways = {
                 "generate()": through_generate(model),
                 "generate(), compiled forward, static cache": compiled_forward(model),
-                "generate.py": through_generate(packed),
+                "generate.py": through_generate(packed, roomy=True),
                 "generate.py --compile": through_generate(packed, custom_generate=compiled_steps),
             }
             alone = {
