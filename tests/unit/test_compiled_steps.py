@@ -23,6 +23,7 @@ def test_tokens_are_those_of_generate_in_a_padded_batch_that_is_compiled_once():
     """Three rows of three lengths go through a graph for four."""
     model = gpt("nanochat")
     torch.compiler.reset()
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     for name, options in [
         ("greedy", {}),
         ("greedy", {"repetition_penalty": 1.5}),
@@ -32,7 +33,7 @@ def test_tokens_are_those_of_generate_in_a_padded_batch_that_is_compiled_once():
         plain = way(name, max_new_tokens=24, **options)
         expected = continue_prompts(model, TOKENIZER, PROMPTS, plain, seed=3)
         assert continue_prompts(model, TOKENIZER, PROMPTS, with_compiled_steps(plain), seed=3) == expected
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs + 1
 
 
 @needs_compiler

@@ -61,6 +61,22 @@ def test_weights_that_changed_after_a_measurement_are_used():
     assert "forward" not in vars(layer)
 
 
+def test_weights_that_change_under_packed_products_are_used():
+    layer, inputs = nn.Linear(16, 8, bias=False), torch.ones(2, 16)
+    with torch.no_grad():
+        for change in (
+            lambda: layer.weight.fill_(3.0),  # in place, as pruning does
+            lambda: setattr(layer, "weight", nn.Parameter(torch.full((8, 16), 3.0))),
+            lambda: layer.load_state_dict({"weight": torch.full((8, 16), 3.0)}),
+        ):
+            layer.weight.fill_(1.0)
+            pack_linear_layers(layer)
+            assert (layer(inputs) == 16).all()
+            assert (copy.deepcopy(layer)(inputs) == 16).all()
+            change()
+            assert (layer(inputs) == 48).all()
+
+
 def test_a_machine_without_room_for_a_second_copy_keeps_the_layers(monkeypatch):
     layer = nn.Linear(64, 64)  # 16,384 bytes
     for free, forward in ((2 * 16_384 - 1, False), (2 * 16_384, True)):

@@ -42,7 +42,7 @@ def load_whole(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     auto_class = getattr(transformers, classes[0], None) if classes else None
     if auto_class is None:
         raise UserError(f"{name}: its config.json names no class of transformers under `architectures`")
-    model, tokenizer = load_for_inference(auto_class, name)
+    model, tokenizer = load_for_inference(auto_class, name, packed=False)
     return model.float().cpu(), tokenizer
 
 

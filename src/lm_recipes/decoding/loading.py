@@ -24,7 +24,7 @@ def load_for_inference(
 
     Args:
         auto_class: the transformers auto class of the task, such as `AutoModelForCausalLM`.
-        packed: on a CPU multiply by `pack_linear_layers`; weights that are changed later would not be noticed.
+        packed: on a CPU multiply by `pack_linear_layers`; in vain where weights are changed later.
 
     Raises:
         UserError: when there is no model under `name`, or it was not trained for the task (its head is missing).

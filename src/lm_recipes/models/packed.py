@@ -19,11 +19,11 @@ class PackedProduct:
 
     PyTorch multiplies float32 by MKL, which on AMD's processors leaves half the width of their registers idle, and
     takes one core for a single row. oneDNN, whose operators PyTorch has for its compiler, does neither. Where gradients
-    or a compiler ask, the layer is what it was.
+    or a compiler ask, or the weights have changed since, the layer is what it was.
     """
 
     def __init__(self, layer: nn.Linear) -> None:
-        self.layer = layer
+        self.layer, self.weight, self.version = layer, layer.weight, _version(layer.weight)
         self.packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.data, None)
 
     def __call__(self, input: torch.Tensor) -> torch.Tensor:
@@ -31,12 +31,19 @@ class PackedProduct:
         layer = self.layer
         if torch.compiler.is_compiling() or torch.is_grad_enabled() or input.dtype != torch.float32:
             return F.linear(input, layer.weight, layer.bias)
+        if layer.weight is not self.weight or _version(layer.weight) != self.version:
+            return F.linear(input, layer.weight, layer.bias)
         return torch.ops.mkldnn._linear_pointwise(input, self.packed, layer.bias, "none", [], "")
 
     def __deepcopy__(self, memo: dict) -> "PackedProduct":
         found = copy.copy(self)  # packed weights have no storage to copy, and never change
-        found.layer = copy.deepcopy(self.layer, memo)
+        found.layer, found.weight = copy.deepcopy((self.layer, self.weight), memo)
+        found.version = _version(found.weight)
         return found
+
+
+def _version(weight: torch.Tensor) -> int:
+    return 0 if weight.is_inference() else weight._version  # made in inference mode, a tensor counts no changes
 
 
 def pack_linear_layers(model: nn.Module) -> None:
