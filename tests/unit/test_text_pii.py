@@ -230,4 +230,5 @@ def test_time_grows_with_the_length_of_the_worst_text_not_with_its_square(piece)
         return time.process_time() - start
 
     seconds(10_000)
-    assert seconds(160_000) < 4 * 8 * max(seconds(20_000), 0.01)
+    # up to three times: a garbage collection of all that the tests hold can fall into one
+    assert any(seconds(160_000) < 4 * 8 * max(seconds(20_000), 0.01) for _ in range(3))
