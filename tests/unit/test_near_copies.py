@@ -54,6 +54,7 @@ def test_only_training_rows_that_say_nearly_what_a_held_out_row_says_are_left_ou
     kept, number = without_near_copies(data, ["validation", "test"], ["text"])
     assert (kept["pair"], number) == (others, 2)
     assert without_near_copies(data, ["validation"], ["text", "pair"])[1] == 0
+    assert without_near_copies(data, [], ["text"])[1] == 0
     tokens = [other.split() for other in others]
     words = rows(train={"tokens": [*tokens, said.split()]}, test={"tokens": [said.split()]})
     assert without_near_copies(words, ["test"], ["tokens"])[0]["tokens"] == tokens

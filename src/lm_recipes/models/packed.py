@@ -17,9 +17,9 @@ logger = logging.getLogger(__name__)
 class PackedProduct:
     """The forward of a linear layer, by a copy of its weights in blocks of the processor's registers.
 
-    PyTorch multiplies float32 by MKL, which on AMD's processors leaves half the width of their registers idle, and
-    takes one core for a single row. oneDNN, whose operators PyTorch has for its compiler, does neither. Where gradients
-    or a compiler ask, or the weights have changed since, the layer is what it was.
+    PyTorch multiplies float32 by MKL. oneDNN, whose operators PyTorch has for its compiler, took a half to a quarter of
+    its time on the AMD processor where both were measured (docs/LOG.md). Where gradients or a compiler ask, or the
+    weights have changed since, the layer is what it was.
     """
 
     def __init__(self, layer: nn.Linear) -> None:

@@ -26,7 +26,7 @@ def near_copies(texts: Sequence[str], of: Sequence[str]) -> np.ndarray:
     """Which of `texts` nearly repeat one of `of`: bool [N].
 
     Those whose pairs of neighbouring words are the same but for a quarter (Jaccard similarity 0.75 or more, whatever
-    their case and punctuation). MinHash proposes, the exact similarity decides. Memory: about 2 kB for each of `of`.
+    their case and punctuation). MinHash proposes, the exact similarity decides. What it remembers grows with `of`.
     """
     known = [shingles(text, WORDS) for text in of]
     buckets: dict[tuple[int, int], list[int]] = defaultdict(list)
@@ -56,6 +56,8 @@ def without_near_copies(rows: "DatasetDict", held_out: Sequence[str], columns: S
         cells = zip(*(rows[split][column] for column in columns), strict=True)
         return [" ".join(text if isinstance(text, str) else " ".join(text) for text in row) for row in cells]
 
+    if not held_out:
+        return rows["train"], 0
     copies = near_copies(texts("train"), [text for split in held_out for text in texts(split)])
     number = int(copies.sum())
     if number > MOST_LEFT_OUT * len(copies):
