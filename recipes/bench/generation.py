@@ -3,6 +3,9 @@
 Side by side in one process, on prompts of equal length: transformers' `generate()` as it is called, the same with a
 static cache and a compiled forward pass, `generate.py`, and that with `--compile`. For one prompt at a time also prompt
 lookup, the faster the more a text repeats itself, and llama.cpp where `llama-cpp-python` is installed.
+
+The first model is the quickstart's with `--size 10M --family llama --max_steps 120`, the second is the first after
+`recipes/compress/quantize.py --method bfloat16`.
 """
 
 import time
@@ -18,7 +21,8 @@ class GenerationBench:
     """Which models, how many prompts at a time, and where the record goes."""
 
     models: list[str] = field(
-        default_factory=lambda: ["runs/llama-10M", "demo:smollm2"], metadata={"help": "Decoders, in float32."}
+        default_factory=lambda: ["runs/llama-10M", "runs/llama-10M-bfloat16", "demo:smollm2"],
+        metadata={"help": "Decoders, computed with in float32."},
     )
     batch_sizes: list[int] = field(default_factory=lambda: [1, 32], metadata={"help": "Prompts at a time."})
     prompts: str = field(default="demo:wiki-topics", metadata={"help": "Texts that prompts are the beginnings of."})
@@ -43,7 +47,7 @@ def main() -> None:
     from lm_recipes.compression.gguf_export import FAMILIES, export_gguf
     from lm_recipes.compression.gguf_models import LlamaCpp
     from lm_recipes.decoding.cache import roomy_cache
-    from lm_recipes.decoding.compiled import compiled_lookup, compiled_steps
+    from lm_recipes.decoding.compiled import compiled_lookup, compiled_steps, in_16_bits
     from lm_recipes.decoding.generation import encode_prompts
     from lm_recipes.decoding.loading import load_for_inference
     from lm_recipes.evaluation.side_by_side import memory_bandwidth, seconds_in_turn
@@ -105,9 +109,10 @@ def main() -> None:
                 calls = {way: lambda run=run, ids=ids: run(ids) for way, run in those.items()}
                 metrics[f"{name}, batch {size}"] = table(calls, args, size, seconds_in_turn)
         # a step reads every weight once, but of the embeddings only the rows of its tokens
-        read = 4 * sum(weights.numel() for weights in model.parameters())
-        if model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
-            read -= 4 * model.get_input_embeddings().weight.numel()
+        copies, unread = in_16_bits(model), model.get_input_embeddings().weight
+        if model.get_output_embeddings().weight is unread:
+            unread = None
+        read = sum(copies.get(key, weight).nbytes for key, weight in model.named_parameters() if weight is not unread)
         limit = {"tokens_per_second": memory_bandwidth() / read}
         metrics[f"{name}, batch 1"] |= {"what memory allows": limit}
     with atomic_directory(args.output_dir) as directory:

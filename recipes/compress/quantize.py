@@ -1,4 +1,4 @@
-"""Round the weights of a trained model to 8 or 4 bits: a directory that `from_pretrained` loads, and what it costs.
+"""Round the weights of a trained model to 16, 8 or 4 bits: a directory that `from_pretrained` loads, and what it costs.
 
 python recipes/compress/quantize.py --model_name_or_path demo:smollm2 --method nf4 --output_dir runs/smollm2-nf4
 """
@@ -16,7 +16,8 @@ class QuantizeRecipe:
     model_name_or_path: str = field(metadata={"help": "Model directory (merge adapters first), demo model, Hub id."})
     output_dir: str = field(metadata={"help": "Directory for the rounded model."})
     method: str = field(
-        default="int8-weights", metadata={"help": "How.", "choices": ["int8-weights", "int8-dynamic", "nf4"]}
+        default="int8-weights",
+        metadata={"help": "How.", "choices": ["bfloat16", "int8-weights", "int8-dynamic", "nf4"]},
     )
     source: str = field(default="demo:wiki-topics", metadata={"help": "Texts to compare on: demo set, file, Hub id."})
     text_column: str = field(default="text", metadata={"help": "Column with the text."})
@@ -28,7 +29,7 @@ def main() -> None:
 
     from lm_recipes.artifacts import atomic_directory, write_results
     from lm_recipes.compression.agreement import agreement, first_texts, load_whole, text_batches, torch_answers
-    from lm_recipes.compression.quantization import load_rounded, round_weights
+    from lm_recipes.compression.quantization import LIBRARIES, load_rounded, round_weights
 
     start = time.perf_counter()
     model, tokenizer = load_whole(args.model_name_or_path)
@@ -49,7 +50,7 @@ def main() -> None:
         write_results(
             directory, config=asdict(args), inputs={"model": args.model_name_or_path, "data": args.source},
             metrics=metrics, seconds={"round": rounded - start, "check": time.perf_counter() - rounded},
-            more_versions=("bitsandbytes",) if args.method == "nf4" else ("torchao",),
+            more_versions=LIBRARIES[args.method],
         )  # fmt: skip
     done(
         f"{metrics['bytes'] / 1e6:.1f} MB of weights (before {metrics['bytes_before'] / 1e6:.1f}); "

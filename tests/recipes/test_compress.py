@@ -98,6 +98,17 @@ def test_rounded_weights_are_plain_directories_whose_layers_answer_nearly_alike(
     assert "rounded already; start from the model that it was made of" in error
 
 
+def test_a_model_in_16_bits_is_every_weight_of_it_rounded(decoder, texts, launch, tmp_path):
+    flags = ("--model_name_or_path", decoder, "--output_dir", tmp_path / "small", "--source", texts)
+    assert launch("compress/quantize.py", *flags, "--method", "bfloat16")[0] == 0
+    small, original = (
+        AutoModelForCausalLM.from_pretrained(path, dtype="auto") for path in (tmp_path / "small", decoder)
+    )
+    for name, weight in original.named_parameters():
+        assert torch.equal(small.get_parameter(name), weight.bfloat16()), name
+    assert metrics(tmp_path / "small")["same_decisions"] > 0.9
+
+
 def test_4_bits_are_refused_to_a_model_too_narrow_for_their_kernel(launch, tmp_path):
     pytest.importorskip("bitsandbytes")
     narrow = save(tmp_path / "m", gpt("llama"), gpt_tokenizer())

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 from exhaustive import way
+from peft import LoraConfig, get_peft_model
 from tiny_models import gpt, gpt_tokenizer
+from transformers import GPT2Config, GPT2LMHeadModel
 
-from lm_recipes.decoding.compiled import _followed, with_compiled_steps
+from lm_recipes.decoding.compiled import Step, _followed, with_compiled_steps
 from lm_recipes.decoding.generation import continue_prompts
 from lm_recipes.launch import UserError
 
@@ -34,6 +36,37 @@ def test_tokens_are_those_of_generate_in_a_padded_batch_that_is_compiled_once():
         expected = continue_prompts(model, TOKENIZER, PROMPTS, plain, seed=3)
         assert continue_prompts(model, TOKENIZER, PROMPTS, with_compiled_steps(plain), seed=3) == expected
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs + 1
+
+
+@needs_compiler
+@pytest.mark.parametrize("family", ["llama", "nanochat", "gpt2"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_that_were_saved_in_16_bits_are_read_in_16_bits_and_lose_nothing(family, dtype):
+    """Of gpt2 only embeddings and head: its layers keep their weights the other way round."""
+    model = (
+        gpt(family)
+        if family != "gpt2"
+        else GPT2LMHeadModel(GPT2Config(vocab_size=320, n_embd=32, n_layer=2, n_head=2)).eval()
+    )
+    for weight in model.parameters():
+        weight.data = weight.data.to(dtype).float()
+    ids = torch.tensor([[1, 7, 9, 11]])
+    with torch.inference_mode():
+        step = Step(model, rows=1, length=8, width=1)
+        step.read(ids[:, :3], torch.ones(1, 3, dtype=torch.long))
+        logits, _ = step.next(ids[:, 3:])
+        expected = model(ids).logits[:, -1:]
+    assert {weight.dtype for weight in step.weights.values()} == {dtype}
+    linear = {id(layer.weight) for layer in model.modules() if type(layer) in (torch.nn.Linear, torch.nn.Embedding)}
+    assert step.weights.keys() == {name for name, weight in model.named_parameters() if id(weight) in linear}
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
+
+
+def test_other_weights_and_those_under_adapters_stay_as_they_are():
+    assert Step(gpt("llama"), rows=1, length=8, width=1).weights == {}
+    model = gpt("llama").bfloat16().float()
+    model = get_peft_model(model, LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM"))
+    assert Step(model, rows=1, length=8, width=1).weights == {}
 
 
 @needs_compiler

@@ -16,16 +16,18 @@ from lm_recipes.models.quantization import need_bitsandbytes
 from lm_recipes.sources import resolve_model
 
 METHODS = {
+    "bfloat16": "8 bits of each float32's mantissa, in embeddings and head too; computed with in float32",
     "int8-weights": "torchao: weights in 8 bits, a scale for each row; multiplied in float",
     "int8-dynamic": "torchao: the same, and what they are multiplied with is rounded to 8 bits as it comes",
     "nf4": "bitsandbytes: 4-bit NormalFloat (arXiv 2305.14314) in blocks of 64, their scales in 8 bits",
 }
+LIBRARIES = {"bfloat16": (), "int8-weights": ("torchao",), "int8-dynamic": ("torchao",), "nf4": ("bitsandbytes",)}
 
 
 def round_weights(name: str, model: PreTrainedModel, method: str, directory: str | Path) -> None:
     """Write a model directory with rounded weights of linear layers, in safetensors; its config says how they are read.
 
-    Embeddings and the head stay as they are.
+    Embeddings and the head stay as they are, except in bfloat16.
 
     Args:
         name: directory, demo model or Hub id. model: the same, loaded, with the head that it was saved with.
@@ -34,6 +36,10 @@ def round_weights(name: str, model: PreTrainedModel, method: str, directory: str
     Raises:
         UserError: the package is missing, or the model cannot be rounded so.
     """
+    if method == "bfloat16":
+        with loading(name):
+            type(model).from_pretrained(resolve_model(name), dtype=torch.bfloat16).save_pretrained(directory)
+        return
     # Left to itself, transformers rounds a classifier's last layer too. None: a model without a head.
     config = _config(method, None if model.base_model is model else head_modules(model))
     with loading(name):

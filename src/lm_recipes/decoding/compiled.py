@@ -7,7 +7,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
+from torch import nn
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StaticCache, StoppingCriteriaList
 from transformers.cache_utils import StaticLayer
@@ -17,7 +20,7 @@ from lm_recipes.decoding.sampling import quick
 from lm_recipes.decoding.strategies import Strategy
 from lm_recipes.launch import UserError
 
-LENGTHS = 256  # caches hold a multiple of so many tokens, and rows are a power of two: few graphs serve all batches
+SHORTEST = 128  # tokens that a cache holds at least; tokens and rows are powers of two: few graphs serve all batches
 
 GREEDY_LOOKUP = "the prompt is looked up for greedy search without penalties, watermark or structure"
 
@@ -42,14 +45,40 @@ def with_compiled_steps(way: Strategy) -> Strategy:
 
 class _RowByRow(TorchFunctionMode):
     """A linear layer of a single row as sums along the rows of its weights: compiled, they are read by all cores, where
-    the matrix product that PyTorch has for one row uses one core."""
+    the matrix product that PyTorch has for one row uses one core. Weights in 16 bits widen to `dtype` in registers."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function is not torch.nn.functional.linear:
+        if function is F.embedding:
+            return function(*args, **(kwargs or {})).to(self.dtype)
+        if function is not F.linear:
             return function(*args, **(kwargs or {}))
         row, weights, *bias = (*args, *(kwargs or {}).values())
-        found = (row.unsqueeze(-2) * weights).sum(-1)
+        found = (row.unsqueeze(-2) * weights.to(row.dtype)).sum(-1)
         return found if not bias or bias[0] is None else found + bias[0]
+
+
+def in_16_bits(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Copies of the matrices that lose nothing by it, by name: those that a file in bfloat16 or float16 held.
+
+    A step takes as long as it takes to read the weights, so these halve it. None of a model with adapters, which ask
+    the weights for their type, and none where the copies would take more than half of the free memory.
+    """
+    layers = [layer for layer in model.modules() if type(layer) in (nn.Linear, nn.Embedding)]
+    matrices = {id(layer.weight) for layer in layers}
+    adapted = any(hasattr(layer, "base_layer") for layer in model.modules())
+    if adapted or sum(layer.weight.nbytes for layer in layers) > psutil.virtual_memory().available:
+        return {}
+    copies = {}
+    for name, weight in model.named_parameters():
+        for dtype in (torch.bfloat16, torch.float16) if id(weight) in matrices else ():
+            short = weight.detach().to(dtype)
+            if name not in copies and torch.equal(short.to(weight.dtype), weight):
+                copies[name] = short
+    return copies
 
 
 class Step:
@@ -70,16 +99,18 @@ class Step:
         self.mask = torch.full((rows, 1, width, length), self.closed, dtype=model.dtype, device=model.device)
         self.offsets = torch.arange(width, device=model.device)
         # Shapes never change: what a graph assumes of each of the model's tensors need not be looked at for each token.
-        unguarded = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
-        self.run = torch.compile(self._run, fullgraph=True, dynamic=False, isolate_recompiles=True, options=unguarded)
+        unasked = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
+        unasked |= {"size_asserts": False, "alignment_asserts": False}
+        self.run = torch.compile(self._run, fullgraph=True, dynamic=False, isolate_recompiles=True, options=unasked)
+        self.by_row = rows * width == 1 and model.device.type == "cpu"
+        self.weights = in_16_bits(model) if self.by_row else {}
 
     def _run(
-        self, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, cache: StaticCache
+        self, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, cache: StaticCache, weights: dict
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        with _RowByRow() if tokens.numel() == 1 and tokens.device.type == "cpu" else nullcontext():
-            output = self.model(
-                input_ids=tokens, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True
-            )
+        inputs = {"input_ids": tokens, "position_ids": positions, "attention_mask": mask, "past_key_values": cache}
+        with _RowByRow(self.model.dtype) if self.by_row else nullcontext():
+            output = torch.func.functional_call(self.model, weights, kwargs=inputs | {"use_cache": True})
         logits = output.logits.float()
         return logits, logits.argmax(-1)
 
@@ -110,7 +141,7 @@ class Step:
         """The same after each of `width` more tokens, int64 `[rows, width]`: logits `[rows, width, V]`."""
         for number in range(self.width):
             self.mask[..., number:, self.seen + number] = 0
-        found = self.run(tokens, self.positions + self.offsets, self.mask, self.cache)
+        found = self.run(tokens, self.positions + self.offsets, self.mask, self.cache, self.weights)
         self.mask[..., self.seen : self.seen + self.width] = 0  # to all that come later
         self.seen += self.width
         self.positions += self.width
@@ -128,11 +159,15 @@ class Step:
 
 def _step(model: PreTrainedModel, rows: int, length: int, width: int = 1) -> Step:
     # behind the last token of a text there is room for what is proposed there
-    size = 1 << (rows - 1).bit_length(), -(-(length + width - 1) // LENGTHS) * LENGTHS, width
+    size = _power_of_two(rows), max(SHORTEST, _power_of_two(length + width - 1)), width
     steps = vars(model).setdefault("_compiled_steps", {})  # they go when the model goes
     if size not in steps:
         steps[size] = Step(model, *size)
     return steps[size]
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << (number - 1).bit_length()
 
 
 def compiled_steps(
