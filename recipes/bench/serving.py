@@ -10,11 +10,8 @@ import asyncio
 import logging
 import random
 import re
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -51,12 +48,17 @@ def main() -> None:
     from tqdm import tqdm
 
     from lm_recipes.artifacts import atomic_directory, write_results
+    from lm_recipes.serving.load import server_process
 
+    script = Path(__file__).parents[1] / "gpt" / "serve.py"
+    flags = ["--model_name_or_path", args.model_name_or_path, "--max_waiting", 1000, "--request_timeout", 3600]
     start = time.perf_counter()
     metrics: dict[str, dict] = {}
     with atomic_directory(args.output_dir) as directory, ExitStack() as stack:
         servers = {
-            name: stack.enter_context(serving(args.model_name_or_path, rows, directory / f"{name}.log"))
+            name: stack.enter_context(
+                server_process([script, *flags, "--max_rows", rows], log=directory / f"{name}.log")
+            )
             for name, rows in SERVERS.items()
         }
         bar = stack.enter_context(tqdm(total=len(args.clients) * args.rounds * len(SERVERS), desc="load"))
@@ -79,28 +81,6 @@ def main() -> None:
             more_versions=("fastapi", "uvicorn"),
         )
     done("load on the server", args.output_dir, f"python recipes/report.py --keep {args.output_dir}")
-
-
-@contextmanager
-def serving(model: str, rows: int, log: Path) -> Iterator[str]:
-    """The address of a server in a process of its own, which writes to `log`.
-
-    Raises:
-        UserError: it did not start.
-    """
-    script = Path(__file__).parents[1] / "gpt" / "serve.py"
-    flags = ["--model_name_or_path", model, "--max_rows", str(rows), "--max_waiting", "1000", "--port", "0"]
-    with log.open("w") as stderr:
-        server = subprocess.Popen([sys.executable, script, *flags, "--request_timeout", "3600"], stderr=stderr)
-    try:
-        while (address := re.search(r"http://[\d.:]+", said := log.read_text())) is None:
-            if server.poll() is not None:
-                raise UserError(said.strip().rpartition("\n")[2].removeprefix("error: "))
-            time.sleep(0.1)
-        yield address[0]
-    finally:
-        server.terminate()
-        server.wait()
 
 
 def measure(address: str, clients: int, seconds: float) -> dict[str, float]:

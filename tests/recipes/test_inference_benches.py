@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from tiny_adapters import make_adapter
 from tiny_models import TEXT, bert_config, bert_tokenizer, gpt, gpt_tokenizer, save
 from transformers import AutoModelForSequenceClassification, set_seed
 
@@ -63,3 +64,13 @@ def test_serving_counts_what_clients_waited_for(launch, tmp_path):
     for found in ways(tmp_path / "o").values():
         assert found["tokens_per_second"] > 0
         assert found["errors"] == 0
+
+
+def test_every_form_of_a_model_continues_prompts_alike(launch, tmp_path):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("gguf")
+    adapter, _, _ = make_adapter("llama", tmp_path)
+    assert launch("bench/parity.py", "--adapter", adapter, "--new_tokens", 8, "--output_dir", tmp_path / "o")[0] == 0
+    found = ways(tmp_path / "o")
+    assert {"merged", "merged, --compile", "ONNX", "merged, served", "base and adapter, served"} <= found.keys()
+    assert {form["same_continuations"] for form in found.values()} == {1.0}

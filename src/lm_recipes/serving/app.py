@@ -164,6 +164,7 @@ def run(app: FastAPI, bound: socket.socket) -> None:
     host, port = bound.getsockname()[:2]
     where = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     served: Served = app.state.served
+    bound.listen()  # who reads the next line and asks at once waits for the server
     logger.info("%s: %s on %s (web page; API at %s/docs)", ", ".join(served.names), served.asked, where, where)
     gc.collect()
     gc.freeze()  # what is there now stays: looking through all of it again now and then would hold up every answer

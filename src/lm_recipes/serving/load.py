@@ -2,13 +2,43 @@
 
 import asyncio
 import json
+import re
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 
 import httpx
 import numpy as np
+
+from lm_recipes.launch import UserError
+
+
+@contextmanager
+def server_process(command: Sequence[object], log: Path) -> Iterator[str]:
+    """The address of a server in a process of its own, on a free port.
+
+    Args:
+        command: a script that serves, and its flags but `--port`. log: file that it writes to.
+
+    Raises:
+        UserError: it did not start.
+    """
+    with log.open("w") as stderr:
+        server = subprocess.Popen([sys.executable, *map(str, command), "--port", "0"], stderr=stderr)
+    try:
+        while (address := re.search(r"http://[\d.:]+", said := log.read_text())) is None:
+            if server.poll() is not None:
+                raise UserError(said.strip().rpartition("\n")[2].removeprefix("error: "))
+            time.sleep(0.1)
+        yield address[0]
+    finally:
+        server.terminate()
+        server.wait()
 
 
 @dataclass
