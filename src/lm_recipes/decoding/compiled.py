@@ -85,7 +85,7 @@ class Step:
     """Reads prompts, and then `width` tokens at a time, for `rows` texts of at most `length` tokens.
 
     The prompts are read by the model as it is. What follows, model, cache and the likeliest tokens, is one graph,
-    compiled when it first runs (some seconds to half a minute) and kept with the model. It takes the model to stay as
+    compiled when it first runs (some seconds to a minute) and kept with the model. It takes the model to stay as
     it is: after another adapter was chosen, make the model's steps anew (`del model._compiled_steps`).
     """
 
