@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from tiny_models import gpt, gpt_tokenizer
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from lm_recipes.decoding.compiled import Step, _followed, with_compiled_steps
+from lm_recipes.decoding.compiled import Step, _followed, _step, with_compiled_steps
 from lm_recipes.decoding.generation import continue_prompts
 from lm_recipes.launch import UserError
 
@@ -60,6 +60,15 @@ def test_weights_that_were_saved_in_16_bits_are_read_in_16_bits_and_lose_nothing
     linear = {id(layer.weight) for layer in model.modules() if type(layer) in (torch.nn.Linear, torch.nn.Embedding)}
     assert step.weights.keys() == {name for name, weight in model.named_parameters() if id(weight) in linear}
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
+
+
+def test_steps_of_other_lengths_share_what_is_in_16_bits():
+    model = gpt("llama").bfloat16().float()
+    first, batch, longer = _step(model, 1, 100), _step(model, 2, 100), _step(model, 1, 129)
+    assert (first.mask.shape[-1], longer.mask.shape[-1]) == (128, 256)
+    assert batch.weights == {}
+    assert first.weights
+    assert longer.weights is first.weights
 
 
 def test_other_weights_and_those_under_adapters_stay_as_they_are():

@@ -1,6 +1,7 @@
 """How is the next token made without waiting for Python? A step is one compiled graph, on a cache that is made once."""
 
 import copy
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -89,7 +90,9 @@ class Step:
     it is: after another adapter was chosen, make the model's steps anew (`del model._compiled_steps`).
     """
 
-    def __init__(self, model: PreTrainedModel, rows: int, length: int, width: int) -> None:
+    def __init__(
+        self, model: PreTrainedModel, rows: int, length: int, width: int, others: Iterable["Step"] = ()
+    ) -> None:
         self.model, self.rows, self.width = model, rows, width
         self.cache = StaticCache(config=model.config, max_cache_len=length)
         if {type(layer) for layer in self.cache.layers} != {StaticLayer}:
@@ -103,7 +106,8 @@ class Step:
         unasked |= {"size_asserts": False, "alignment_asserts": False}
         self.run = torch.compile(self._run, fullgraph=True, dynamic=False, isolate_recompiles=True, options=unasked)
         self.by_row = rows * width == 1 and model.device.type == "cpu"
-        self.weights = in_16_bits(model) if self.by_row else {}
+        copies = next((other.weights for other in others if other.by_row), None)  # of another length, of the same model
+        self.weights = {} if not self.by_row else in_16_bits(model) if copies is None else copies
 
     def _run(
         self, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, cache: StaticCache, weights: dict
@@ -162,7 +166,7 @@ def _step(model: PreTrainedModel, rows: int, length: int, width: int = 1) -> Ste
     size = _power_of_two(rows), max(SHORTEST, _power_of_two(length + width - 1)), width
     steps = vars(model).setdefault("_compiled_steps", {})  # they go when the model goes
     if size not in steps:
-        steps[size] = Step(model, *size)
+        steps[size] = Step(model, *size, others=steps.values())
     return steps[size]
 
 
