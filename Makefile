@@ -133,9 +133,15 @@ runs/llama-10M/results.json: $(Q)/packed-gpt/results.json $(TRAIN)
 	$(REPLACE)
 	$(PY) recipes/gpt/pretrain.py --config recipes/gpt/configs/pretrain-quickstart.yaml --family llama --size 10M --max_steps 120 --eval_strategy no --output_dir $(@D)
 
-# Tokens, texts and requests a second, beside generate(), pipelines, ONNX Runtime and (where its binding is) llama.cpp.
-bench-inference: install-dev runs/llama-10M/results.json
+runs/llama-10M-bfloat16/results.json: runs/llama-10M/results.json
+	$(REPLACE)
+	$(PY) recipes/compress/quantize.py --model_name_or_path runs/llama-10M --method bfloat16 --output_dir $(@D)
+
+# Tokens, texts and requests a second, beside generate(), pipelines, ONNX Runtime and (where its binding is) llama.cpp;
+# and whether every form of one model writes the same.
+bench-inference: install-dev runs/llama-10M-bfloat16/results.json
 	$(PY) recipes/bert/classify.py --config recipes/bert/configs/classify-minilm.yaml
-	for name in generation encoding serving; do \
+	$(PY) recipes/gpt/sft.py --config recipes/gpt/configs/sft-smollm2-lora.yaml
+	for name in generation encoding serving parity; do \
 	  $(PY) recipes/bench/$$name.py && $(PY) recipes/report.py --keep runs/bench-$$name || exit 1; \
 	done
