@@ -36,6 +36,7 @@ class ServingBench:
     model_name_or_path: str = field(default="demo:smollm2", metadata={"help": "As serve.py takes it."})
     clients: list[int] = field(default_factory=lambda: [1, 16, 64], metadata={"help": "At once; one after the other."})
     seconds: float = field(default=30.0, metadata={"help": "Of each server, for each number of clients and round."})
+    compare: bool = field(default=True, metadata={"help": "Also a server of one request at a time."})
     rounds: int = field(default=3, metadata={"help": "Turns of both servers; the medians count."})
     output_dir: str = field(default="runs/bench-serving", metadata={"help": "Directory for results.json."})
 
@@ -60,17 +61,19 @@ def main() -> None:
                 server_process([script, *flags, "--max_rows", rows], log=directory / f"{name}.log")
             )
             for name, rows in SERVERS.items()
+            if args.compare or rows > 1
         }
-        bar = stack.enter_context(tqdm(total=len(args.clients) * args.rounds * len(SERVERS), desc="load"))
+        bar = stack.enter_context(tqdm(total=len(args.clients) * args.rounds * len(servers), desc="load"))
         for clients in args.clients:
-            rounds: dict[str, list[dict]] = {name: [] for name in SERVERS}
+            rounds: dict[str, list[dict]] = {name: [] for name in servers}
             for _ in range(args.rounds):
                 for name, address in servers.items():
                     rounds[name].append(measure(address, clients, args.seconds))
                     bar.update()
             table = {name: summary(of_one) for name, of_one in rounds.items()}
-            many, one = ([turn["tokens_per_second"] for turn in rounds[name]] for name in SERVERS)
-            table["side by side"]["ratio"] = median(a / b for a, b in zip(many, one, strict=True))
+            if args.compare:
+                many, one = ([turn["tokens_per_second"] for turn in rounds[name]] for name in servers)
+                table["side by side"]["ratio"] = median(a / b for a, b in zip(many, one, strict=True))
             metrics[f"{clients} clients"] = table
         write_results(
             directory,
