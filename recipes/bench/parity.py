@@ -39,7 +39,7 @@ def main() -> None:
     from lm_recipes.compression.measuring import of_transformers
     from lm_recipes.compression.onnx_export import export_onnx
     from lm_recipes.compression.onnx_models import OnnxDecoder
-    from lm_recipes.compression.parity import random_prompts, same_greedy_tokens
+    from lm_recipes.compression.parity import greedy_tokens, same_greedy_tokens
     from lm_recipes.decoding.compiled import with_compiled_steps
     from lm_recipes.decoding.generation import continue_prompts
     from lm_recipes.decoding.loading import load_for_inference
@@ -72,14 +72,14 @@ def main() -> None:
         }
         if find_spec("llama_cpp"):
             forms["GGUF F32, llama.cpp"] = LlamaCpp(scratch / "model.gguf").continue_prompts
+        said = greedy_tokens(model, tokenizer, args.new_tokens)
         metrics = {}
         for form, continues in tqdm(forms.items(), desc="forms"):
-            metrics[form] = same_greedy_tokens(model, tokenizer, continues, args.new_tokens)
+            metrics[form] = same_greedy_tokens(model, tokenizer, continues, args.new_tokens, said=said)
 
         # what a server answers is text, so texts are compared
-        prompts = random_prompts(tokenizer)
-        expected = continue_prompts(model, tokenizer, prompts, greedy, batch_size=20)
-        texts = tokenizer.batch_decode(expected, skip_special_tokens=True)
+        prompts = [prompt for prompt, _ in said]
+        texts = tokenizer.batch_decode([tokens for _, tokens in said], skip_special_tokens=True)
         for form, served in {"merged, served": scratch / "merged", "base and adapter, served": args.adapter}.items():
             answers = asked_of_server(served, prompts, args.new_tokens, directory / "server.log")
             same = [answer == text for answer, text in zip(answers, texts, strict=True)]

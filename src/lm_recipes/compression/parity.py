@@ -34,26 +34,37 @@ def random_prompts(tokenizer: PreTrainedTokenizerBase, number: int = PROMPTS, lo
     return [drawn.integers(len(tokenizer), size=drawn.integers(1, longest + 1)).tolist() for _ in range(number)]
 
 
+def greedy_tokens(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, new_tokens: int, batch_size: int = 20
+) -> list[tuple[list[int], list[int]]]:
+    """PROMPTS prompts, and what `model` says after each."""
+    room = (positions_of(model.config.get_text_config()) or 10**9) - new_tokens
+    prompts = random_prompts(tokenizer, longest=max(min(24, room), 1))
+    greedy = strategy("greedy", max_new_tokens=new_tokens)
+    return list(zip(prompts, continue_prompts(model, tokenizer, prompts, greedy, batch_size=batch_size), strict=True))
+
+
 def same_greedy_tokens(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     other: Continuer,
     new_tokens: int,
     batch_size: int = 20,
+    said: list[tuple[list[int], list[int]]] | None = None,
 ) -> dict[str, float]:
     """Greedy continuations of PROMPTS prompts by `model` and by `other`, in batches.
+
+    Args:
+        said: `greedy_tokens` of `model`, where they are known already.
 
     Returns:
         `same_continuations`, the share of prompts that both continue alike to the last token; `same_tokens`, the mean
         share of tokens before the first that differs; `widest_gap`, by how much at most `model`'s logits of the two
         tokens are apart where continuations part: what float32 cannot tell apart was a tie (see TIE).
     """
-    room = (positions_of(model.config.get_text_config()) or 10**9) - new_tokens
-    prompts = random_prompts(tokenizer, longest=max(min(24, room), 1))
+    said = said or greedy_tokens(model, tokenizer, new_tokens, batch_size)
+    prompts, expected = [prompt for prompt, _ in said], [tokens for _, tokens in said]
     ends = end_tokens(model, tokenizer)
-    expected = continue_prompts(
-        model, tokenizer, prompts, strategy("greedy", max_new_tokens=new_tokens), batch_size=batch_size
-    )
     found = []
     for first in range(0, len(prompts), batch_size):
         found += other(prompts[first : first + batch_size], new_tokens, ends)
