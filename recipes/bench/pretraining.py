@@ -1,9 +1,9 @@
 """How much sooner do our recipes reach the loss that others end at? One training at a time, each in its own process.
 
 Peers (evaluation/pretraining_peers.py) get `--budget` seconds from process start to saved model: run_clm or run_mlm as
-shipped, with the learning rate swept, and with every setting tuned; nanoGPT from a checkout. Ours get a ladder of
-budgets, and the quickest that ends at a peer's loss counts. Parameters are within 2 %, the held-out text is the same,
-text was tokenised beforehand. Finished runs are kept: a killed bench goes on.
+shipped, with the learning rate swept, and with every setting tuned (a trial has a third of the steps); nanoGPT from a
+checkout. Ours get a ladder of budgets, and the quickest that ends at a peer's loss counts. Parameters are within 2 %,
+held-out text is the same, text was tokenised beforehand. Finished runs are kept: a killed bench goes on.
 """
 
 import math

@@ -18,6 +18,7 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from lm_recipes.evaluation import held_out, pretraining_peers
+from lm_recipes.evaluation.contest import Contest
 from lm_recipes.evaluation.runs import Runs, against, climb, compare, launch, steps_within, time_to_loss, tune
 from lm_recipes.launch import UserError
 from lm_recipes.models import decoder_config, encoder_config
@@ -99,6 +100,24 @@ def test_a_search_keeps_the_best_of_each_stage_and_never_ends_worse_than_it_bega
     assert tune({"rate": 5e-5, "batch": 8}, stages, loss_of) == {"rate": 2e-3, "batch": 8}
     assert tried == list(losses)
     assert tune({"rate": 1.0}, [[{"rate": 2.0}]], lambda settings: math.inf) == {"rate": 1.0}
+
+
+def test_trials_get_a_part_of_the_steps_and_the_rate_is_chosen_anew_on_whole_runs(tmp_path):
+    asked = []
+
+    class Known(Contest):
+        def trained(self, who, settings, seed, seconds, share=1.0):
+            asked.append((settings["learning_rate"], share))
+            best = {1 / 3: 4e-3, 1.0: 2e-3}[share]  # more steps suit a lower rate
+            return {"loss": abs(math.log(settings["learning_rate"] / best)) + (not settings.get("bf16"))}
+
+    contest = Known(Runs(tmp_path), "gpt", {}, tmp_path, tmp_path, tmp_path, 64)
+    stages = [pretraining_peers.rates(4e-3, 8e-3), [{"bf16": True}]]
+    found, complete = contest.tuned("run_clm", {"learning_rate": 1e-4}, stages, 0, 300)
+    assert (found, complete) == ({"learning_rate": 2e-3, "bf16": True}, True)
+    assert asked[-3:] == [(4e-3, 1.0), (2e-3, 1.0), (8e-3, 1.0)]
+    assert {share for _, share in asked[:-3]} == {1 / 3}
+    assert contest.tuned("run_clm", {"learning_rate": 1e-4}, [], 0, 300) == ({"learning_rate": 1e-4}, True)
 
 
 def test_a_finished_run_is_not_made_again_and_a_killed_one_is(tmp_path):

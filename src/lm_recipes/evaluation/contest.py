@@ -6,7 +6,7 @@ import math
 import re
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import pairwise
@@ -26,6 +26,7 @@ from lm_recipes.evaluation.runs import Runs, launch, steps_within, tune
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 CALIBRATION_STEPS, SAMPLE_TOKENS = 40, 200_000
+TRIAL_SHARE = 1 / 3  # of a run's steps: what a trial of a search gets
 CALIBRATION_SECONDS, EVALUATION_SECONDS = 30.0, 15.0  # what a plan reckons with
 # Not a matter of a step's time: one calibration serves all values.
 SAME_SPEED = {"learning_rate", "lr_scheduler_type", "decay_share", "warmup_steps", "schedule", "weight_decay"}
@@ -65,38 +66,50 @@ class Contest:
     def __post_init__(self) -> None:
         self.ours = {key: value for key, value in self.ours.items() if not DECIDED_HERE.fullmatch(key)}
 
-    def trained(self, who: str, settings: dict, seed: int, seconds: float) -> dict | None:
+    def trained(self, who: str, settings: dict, seed: int, seconds: float, share: float = 1.0) -> dict | None:
         """A training that ends, as well as can be foreseen, after `seconds`; None: not made yet, in a plan.
 
         Args:
             who: "ours", or a peer of `pretraining_peers`.
             settings: of ours what differs from `self.ours` (None leaves a flag out, names in capitals are of the
                 environment, `packing` is that of the data); of a peer its flags.
+            share: of the steps that fit into `seconds`; start-up and compilation weigh as they would in all of them.
         """
         name = " ".join([who, *(f"{key} {value}" for key, value in settings.items()), f"{seconds:g} s seed {seed}"])
         settings = self._whole(who, settings)
         calibration = self._calibrated(who, settings)
 
         def train(directory: Path) -> dict:
-            result = self._launch(who, settings, steps_within(seconds, calibration), seed, directory)
+            steps = max(1, round(share * steps_within(seconds, calibration)))
+            result = self._launch(who, settings, steps, seed, directory)
             result["loss"] = self.loss_of(directory / "model", packed=who == "ours")
             return _tidy(result, directory)
 
         key = self._key(settings) | {"seconds": seconds, "seed": seed, "eval_kilobytes": self.eval_kilobytes}
         key["warm_compile_cache"] = self.warm_compile_cache
-        return self.runs(name, key, seconds + EVALUATION_SECONDS, train)
+        if share < 1:
+            name, key = f"{name} share {share:g}", key | {"share": share}
+        return self.runs(name, key, share * seconds + EVALUATION_SECONDS, train)
 
     def tuned(
-        self, who: str, start: dict, stages: Iterable[Sequence[dict]], seed: int, seconds: float
+        self, who: str, start: dict, stages: Sequence[Sequence[dict]], seed: int, seconds: float
     ) -> tuple[dict, bool]:
-        """The settings that end lowest of those `tune` tries, and whether it is known of all how they end."""
+        """The settings that end lowest of those `tune` tries, and whether it is known of all how they end.
+
+        Trials get `TRIAL_SHARE` of the steps; then the best, half and twice its rate, get all of them.
+        """
         missing = self.runs.missing
 
-        def loss_of(settings: dict) -> float:
-            run = self.trained(who, settings, seed, seconds)
+        def loss_of(settings: dict, share: float) -> float:
+            run = self.trained(who, settings, seed, seconds, share)
             return math.inf if run is None else run["loss"]
 
-        return tune(start, stages, loss_of), self.runs.missing == missing
+        best = start
+        if stages:
+            best = tune(start, stages, partial(loss_of, share=TRIAL_SHARE))
+            around = [{"learning_rate": factor * best["learning_rate"]} for factor in (0.5, 2.0)]
+            best = tune(best, [around], partial(loss_of, share=1.0))
+        return best, self.runs.missing == missing
 
     def sample(self, who: str, settings: dict, turn: int) -> dict | None:
         """A run over SAMPLE_TOKENS, in its turn, to see how fast it trains; without a loss."""
