@@ -112,7 +112,7 @@ bench-corpus: install-dev runs/enwik8/corpus/results.json $(Q)/tokenizer-gpt/res
 	  $(PY) recipes/bench/$$name.py && $(PY) recipes/report.py --keep runs/bench-$$name || exit 1; \
 	done
 
-# What 150 seconds of pretraining are worth to an encoder, twenty ways: three hours; started again it goes on.
+# What 150 seconds of pretraining are worth to an encoder, two dozen ways: three hours; started again it goes on.
 bench-encoder: install-dev runs/enwik8/corpus/results.json
 	$(PY) recipes/bench/encoder.py && $(PY) recipes/report.py --keep runs/bench-encoder
 

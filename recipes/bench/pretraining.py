@@ -46,13 +46,13 @@ class PretrainingBench:
 # One technique of ours changed at a time (flags of pretrain.py; None leaves one out, capitals are the environment's).
 CHANGES = {
     "ours": {},
+    "random embeddings": {"initial_embeddings": "random"},
     "AdamW for all, its rate as it is": {"muon_learning_rate": None},
     "AdamW for all, rate 2e-3": {"muon_learning_rate": None, "learning_rate": 2e-3},
     "fp32": {"bf16": False},
     "cosine schedule": {"lr_scheduler_type": "cosine"},
     "constant rate": {"lr_scheduler_type": "constant_with_warmup"},
     "glibc's own heap settings": {"GLIBC_TUNABLES": ""},
-    "sdpa attention": {"attn_implementation": "sdpa"},
     "documents concatenated, then cut": {"packing": "concatenate"},
     "batch 8": {"per_device_train_batch_size": 8},
     "batch 64": {"per_device_train_batch_size": 64},

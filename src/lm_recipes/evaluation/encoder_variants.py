@@ -44,6 +44,7 @@ QUICKSTART, NONE = "as in the quickstart", "no pretraining"
 HYBRID = {"objective": "hybrid", "family": "qwen3", "per_device_train_batch_size": 32}
 VARIANTS = {
     QUICKSTART: Variant(),
+    "random embeddings": Variant({"initial_embeddings": "random"}),
     "15 % masks": Variant({"mlm_probability": 0.15}),
     "40 % masks": Variant({"mlm_probability": 0.4}),
     "40 % masks falling to 15 %": Variant({"mlm_probability": 0.4, "mlm_probability_end": 0.15}),
@@ -53,6 +54,7 @@ VARIANTS = {
     "batch of 64 blocks": Variant({"per_device_train_batch_size": 64}),
     "blocks of 64": Variant({"per_device_train_batch_size": 64}, block_size=64),
     "blocks of 256": Variant({"per_device_train_batch_size": 16}, block_size=256),
+    "local attention of 16": Variant({"config_overrides": "local_attention=16"}),
     "Muon at 0.01": Variant({"muon_learning_rate": 0.01}),
     "Muon at 0.04": Variant({"muon_learning_rate": 0.04}),
     "AdamW at 1e-2 for the rest": Variant({"learning_rate": 1e-2}),

@@ -90,6 +90,16 @@ class LanguageModelTrainer(SafeTrainer, Trainer):
         self._watch.see(loss, self.state.global_step + 1)
         return loss
 
+    def _get_grad_norm(self, model, grad_norm=None):
+        """None at steps whose log nobody writes: without clipping it is only looked at, and costs a pass over all."""
+        step, args = self.state.global_step + 1, self.args
+        unseen = (
+            args.logging_strategy == "steps"
+            and step % self.state.logging_steps
+            and not (step == 1 and args.logging_first_step)
+        )
+        return None if grad_norm is None and unseen else super()._get_grad_norm(model, grad_norm)
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The mean loss over the labels of the whole step: all accumulated batches, all processes."""
         nats, added = self._loss(model, inputs)
