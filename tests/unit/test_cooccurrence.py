@@ -84,3 +84,15 @@ def test_every_family_begins_with_what_stands_near_what(family, packed, bert_tok
     once = first.detach().clone()
     embed_by_cooccurrence(model, blocks, causal=not encoder, seed=3)
     assert torch.equal(first, once)
+
+
+@pytest.mark.parametrize("family", ["nanochat", "llama", "gpt2"])
+def test_a_decoder_predicts_held_out_text_before_it_is_trained(family, packed, gpt_tokenizer):
+    corpus = read_packed(packed["gpt"][0])
+    torch.manual_seed(0)
+    model = new_model(decoder_config("tiny", gpt_tokenizer, 64, family))
+    ids = torch.from_numpy(corpus.validation["input_ids"].astype(np.int64))
+    with torch.no_grad():
+        uniform = model(input_ids=ids, labels=ids).loss
+        embed_by_cooccurrence(model, corpus.train, causal=True)
+        assert model(input_ids=ids, labels=ids).loss < uniform - 0.5
