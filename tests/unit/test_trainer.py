@@ -131,6 +131,25 @@ def test_a_non_finite_loss_stops_the_run_and_names_the_step(gpt, tmp_path):
     assert trainer.state.global_step == 5
 
 
+@pytest.mark.parametrize(("clip", "norms"), [(0.0, 3), (1.0, 6)])
+def test_the_norm_of_gradients_is_computed_where_a_log_shows_it_or_they_are_clipped(
+    clip, norms, gpt, tmp_path, monkeypatch
+):
+    model, corpus, collator = gpt
+    settings = arguments(tmp_path, max_steps=6, logging_steps=3, logging_first_step=True, max_grad_norm=clip)
+    trainer = LanguageModelTrainer(
+        model=model, args=settings, train_dataset=corpus.train, data_collator=collator, eval_collator=collator
+    )
+    computed, compute = [], trainer.accelerator.clip_grad_norm_
+    monkeypatch.setattr(
+        trainer.accelerator, "clip_grad_norm_", lambda *given: computed.append(compute(*given)) or computed[-1]
+    )
+    trainer.train()
+    logged = [entry["grad_norm"] for entry in trainer.state.log_history if "loss" in entry]
+    assert len(computed) == norms
+    assert logged == [float(computed[at]) for at in ((0, 1, 2) if norms == 3 else (0, 2, 5))]
+
+
 def test_the_learning_rate_falls_to_zero_over_the_last_steps(gpt, tmp_path):
     model, corpus, collator = gpt
     settings = arguments(tmp_path, max_steps=10, logging_steps=1, decay_share=0.4, warmup_steps=2, learning_rate=1.0)
