@@ -6,6 +6,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
 from lm_recipes.models import DECODERS, ENCODERS, decoder_config, encoder_config, new_model
 from lm_recipes.models.cooccurrence import WINDOW, count_pairs, embed_by_cooccurrence, informative
@@ -42,17 +43,11 @@ def test_a_large_corpus_is_read_in_parts(packed):
 def test_information_is_zero_between_what_is_independent_and_positive_between_companions():
     counts = np.outer([4.0, 2.0, 1.0], [1.0, 1.0, 1.0])
     counts[1, 2] += 10
-    nats = informative(_sparse(counts)).todense()
+    nats = informative(sparse.csr_array(counts.astype(np.float32))).todense()
     smoothed = counts.sum(0) ** 0.75
     expected = np.log(counts / counts.sum(1, keepdims=True) / (smoothed / smoothed.sum()))
     assert nats == pytest.approx(np.maximum(expected, 0), abs=1e-6)
     assert nats[1].argmax() == 2
-
-
-def _sparse(matrix):
-    from scipy import sparse
-
-    return sparse.csr_array(matrix.astype(np.float32))
 
 
 def correlation(a: torch.Tensor, b: torch.Tensor) -> float:

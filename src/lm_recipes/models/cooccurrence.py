@@ -1,9 +1,9 @@
 """Where do embeddings begin? Not at random: with which tokens stand near which in the training text.
 
 The matrix of positive pointwise mutual information between tokens, cut down to its leading singular vectors, is what
-word2vec approximates (Levy and Goldberg, https://papers.nips.cc/paper/5477).
-Counting takes seconds; gradients take hundreds of steps to learn the same, on a plateau where a masked language
-model knows how frequent tokens are and little else (docs/LOG.md).
+word2vec approximates (Levy and Goldberg, https://papers.nips.cc/paper/5477). Counting takes seconds; gradients take
+hundreds of steps to learn the same, on a plateau where a masked language model knows how frequent tokens are and little
+else (docs/LOG.md).
 """
 
 import logging
