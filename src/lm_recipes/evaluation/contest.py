@@ -22,7 +22,7 @@ from lm_recipes.evaluation.held_out import (
     summed_nats,
     without_isolation,
 )
-from lm_recipes.evaluation.runs import Runs, launch, steps_within, tune
+from lm_recipes.evaluation.runs import FEWEST_STEPS, Runs, launch, steps_within, tune
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 CALIBRATION_STEPS, SAMPLE_TOKENS = 40, 200_000
@@ -114,7 +114,7 @@ class Contest:
     def sample(self, who: str, settings: dict, turn: int) -> dict | None:
         """A run over SAMPLE_TOKENS, in its turn, to see how fast it trains; without a loss."""
         settings = self._whole(who, settings)
-        steps = max(16, SAMPLE_TOKENS // self._tokens_per_step(settings))
+        steps = max(FEWEST_STEPS, SAMPLE_TOKENS // self._tokens_per_step(settings))
         key = self._key(settings) | {"steps": steps, "turn": turn}
 
         def train(directory: Path) -> dict:

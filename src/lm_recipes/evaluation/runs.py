@@ -22,6 +22,8 @@ from lm_recipes.launch import UserError
 
 logger = logging.getLogger(__name__)
 
+FEWEST_STEPS = 16  # with fewer no schedule has a shape
+
 
 class Runs:
     """Trainings by name, each made at most once: what a finished one gave is kept in a small JSON file.
@@ -110,8 +112,8 @@ def launch(
 
 
 def steps_within(seconds: float, calibration: dict) -> int:
-    """How many steps end, with start-up and saving, after `seconds`; at least one."""
-    return max(1, int((seconds - calibration["start_up_seconds"]) / calibration["step_seconds"]))
+    """How many steps end, with start-up and saving, after `seconds`; `FEWEST_STEPS` even if they take longer."""
+    return max(FEWEST_STEPS, int((seconds - calibration["start_up_seconds"]) / calibration["step_seconds"]))
 
 
 def tune(start: dict, stages: Iterable[Sequence[dict]], loss_of: Callable[[dict], float]) -> dict:
