@@ -302,7 +302,8 @@ def test_the_table_says_for_each_peer_how_much_sooner_and_why():
     ours = [one | {"start_up_seconds": 5.0, "tokens_per_second": 27.0, "parameters": 1, "code": "x"} for one in ours]
     peer = run(100, 2.5, 4_000) | {"start_up_seconds": 5.0, "tokens_per_second": 42.0, "parameters": 1}
     rows = {"run_clm as shipped": ({"learning_rate": 5e-5}, [peer])}
-    metrics = reporting.metrics_of(rows, [ours], [10, 20], {"ours": [None]}, {}, "bits_per_byte")
+    speeds = {"vocabulary 8": {"ours": [{"tokens_per_second": 30.0}], "bf16": [{"tokens_per_second": 20.0}]}}
+    metrics = reporting.metrics_of(rows, [ours], [10, 20], {"ours": [None]}, speeds, "bits_per_byte")
     lines = reporting.markdown_table(metrics).splitlines()
     assert lines[0] == "|  | bits per byte | seconds | our seconds | times sooner | times fewer tokens | times faster |"
     assert lines[2].startswith(
@@ -310,3 +311,5 @@ def test_the_table_says_for_each_peer_how_much_sooner_and_why():
     )
     assert lines[2].endswith("| 20.0 (20.0 to 20.0) | 5.0 (5.0 to 5.0) | 10.0 (10.0 to 10.0) | 0.5 (0.5 to 0.5) |")
     assert lines[4].startswith("| ours, 20 seconds | 2.400 (2.400 to 2.400) | 20.0 |")
+    assert lines[6] == "| vocabulary 8 | tokens per second | ours, times faster |"
+    assert lines[-1] == "| bf16 | 20 (20 to 20) | 1.5 (1.5 to 1.5) |"

@@ -11,6 +11,7 @@ from lm_recipes.reporting.cards import markdown_rows, results_table
 
 TICKS = (1, 2, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1200)  # seconds
 COLORS = ("#c2410c", "#d97706", "#6d28d9", "#1d4ed8", "#7b8794")
+SPEED = "tokens per second, "  # and of what: a table for each
 
 
 def metrics_of(
@@ -42,7 +43,7 @@ def metrics_of(
         metrics["ours with one thing changed"] = ablation_record(finished, unit)
     for name, turns in speeds.items():
         if _complete(run for runs in turns.values() for run in runs):
-            metrics[f"tokens per second, {name}"] = speed_record(turns)
+            metrics[f"{SPEED}{name}"] = speed_record(turns)
     return metrics
 
 
@@ -104,9 +105,8 @@ def speed_record(turns: dict[str, Sequence[dict]]) -> dict:
 
 
 def markdown_table(metrics: dict) -> str:
-    """A row per peer: where it ended and when, when ours were there, and why; then ours at each budget; then the rest.
-
-    Medians over seeds, ranges in brackets.
+    """A row per peer: where it ended and when, when ours were there, and why; then ours at each budget; then ablations,
+    and a table of speeds for each vocabulary. Medians over seeds or turns, ranges in brackets.
 
     Args:
         metrics: of `metrics_of`.
@@ -124,8 +124,20 @@ def markdown_table(metrics: dict) -> str:
     for budget, row in metrics.get("ours", {}).items():
         if budget.endswith("seconds"):
             rows.append([f"ours, {budget}", _ranged(row, unit, 3), f"{row['wall_seconds']:.1f}", *[""] * 4])
-    rest = {name: row for name, row in metrics.items() if name not in {*peers, "ours"}}
-    return markdown_rows(head, rows) + (f"\n\n{results_table(rest)}" if rest else "")
+    speeds = {name: row for name, row in metrics.items() if name.startswith(SPEED)}
+    rest = {name: row for name, row in metrics.items() if name not in {*peers, "ours", *speeds}}
+    tables = [markdown_rows(head, rows), *([results_table(rest)] if rest else [])]
+    return "\n\n".join([*tables, *(speed_table(name.removeprefix(SPEED), row) for name, row in speeds.items())])
+
+
+def speed_table(title: str, record: dict) -> str:
+    """Of a `speed_record`: a row per variant."""
+    rows = [
+        [name, _ranged(row, "tokens_per_second", 0), _ranged(row, "first_is_times_faster", 1)]
+        for name, row in record.items()
+        if isinstance(row, dict)
+    ]
+    return markdown_rows([title, "tokens per second", f"{rows[0][0]}, times faster"], rows)
 
 
 def _ranged(row: dict, name: str, digits: int) -> str:
