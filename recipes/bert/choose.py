@@ -34,7 +34,7 @@ def main() -> None:
     args, model_args, training_args = parse(ChooseRecipe, AdapterArguments, FineTuningArguments, description=__doc__)
 
     import numpy as np
-    from transformers import AutoModelForMultipleChoice, Trainer
+    from transformers import AutoModelForMultipleChoice
 
     from lm_recipes.artifacts import fingerprint
     from lm_recipes.evaluation import choices
@@ -46,6 +46,7 @@ def main() -> None:
     from lm_recipes.tokenization.choices import ChoiceCollator, tokenize_choices
     from lm_recipes.training import adapters, finetuning, preflight
     from lm_recipes.training.finish import changed_settings, finish
+    from lm_recipes.training.optimizer import FineTuningTrainer
 
     start, output_dir = time.perf_counter(), training_args.output_dir
     encoder = finetuning.base_model(model_args.model_name_or_path, training_args)
@@ -61,14 +62,14 @@ def main() -> None:
     checkpoint = preflight.prepare_output_dir(training_args, identity)
     seconds, rates = [], args.learning_rates or [training_args.learning_rate]
 
-    def train(seed: int, rate: float) -> tuple[float, Trainer, dict[str, np.ndarray]]:
+    def train(seed: int, rate: float) -> tuple[float, FineTuningTrainer, dict[str, np.ndarray]]:
         model = with_head(
             AutoModelForMultipleChoice, encoder, seed=seed, from_scratch=args.from_scratch,
             freeze_encoder=args.freeze_encoder, **finetuning.loading_options(model_args),
         )  # fmt: skip
         own_args = finetuning.for_seed(training_args, seed, args.num_seeds + len(rates) - 1)
         own_args.learning_rate = rate
-        trainer = Trainer(
+        trainer = FineTuningTrainer(
             model=adapters.with_adapter(model, model_args, None, tokenizer),
             args=own_args,
             train_dataset=data["train"],

@@ -42,7 +42,7 @@ def main() -> None:
     args, model_args, training_args = parse(ClassifyRecipe, AdapterArguments, FineTuningArguments, description=__doc__)
 
     import numpy as np
-    from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, Trainer
+    from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding
 
     from lm_recipes.artifacts import fingerprint
     from lm_recipes.evaluation import classification as scores
@@ -56,6 +56,7 @@ def main() -> None:
     from lm_recipes.tokenization.rows import tokenize_rows
     from lm_recipes.training import adapters, finetuning, preflight
     from lm_recipes.training.finish import changed_settings, finish
+    from lm_recipes.training.optimizer import FineTuningTrainer
 
     start, kind, output_dir = time.perf_counter(), args.problem_type, training_args.output_dir
     if args.bidirectional and model_args.use_peft:
@@ -78,7 +79,7 @@ def main() -> None:
     truth = {split: np.array(data[split]["labels"]) for split in data if split != "train"}
     seconds, rates = [], args.learning_rates or [training_args.learning_rate]
 
-    def train(seed: int, rate: float) -> tuple[float, Trainer, dict[str, np.ndarray]]:
+    def train(seed: int, rate: float) -> tuple[float, FineTuningTrainer, dict[str, np.ndarray]]:
         model = with_head(
             AutoModelForSequenceClassification, encoder, names, seed=seed, problem_type=kind,
             from_scratch=args.from_scratch, freeze_encoder=args.freeze_encoder, bidirectional=args.bidirectional,
@@ -86,7 +87,7 @@ def main() -> None:
         )  # fmt: skip
         own_args = finetuning.for_seed(training_args, seed, args.num_seeds + len(rates) - 1)
         own_args.learning_rate = rate
-        trainer = Trainer(
+        trainer = FineTuningTrainer(
             model=adapters.with_adapter(model, model_args, "SEQ_CLS", tokenizer),
             args=own_args,
             train_dataset=data["train"].select(few_labels(rows["train"], args.train_rows, seed)),

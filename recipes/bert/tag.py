@@ -33,7 +33,7 @@ def main() -> None:
     args, model_args, training_args = parse(TagRecipe, AdapterArguments, FineTuningArguments, description=__doc__)
 
     import numpy as np
-    from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification, Trainer
+    from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification
 
     from lm_recipes.artifacts import fingerprint
     from lm_recipes.evaluation import tagging
@@ -44,6 +44,7 @@ def main() -> None:
     from lm_recipes.tokenization.word_labels import continuations, label_words
     from lm_recipes.training import adapters, finetuning, preflight
     from lm_recipes.training.finish import changed_settings, finish
+    from lm_recipes.training.optimizer import FineTuningTrainer
     from lm_recipes.training.tagging import tagging_loss
 
     start, output_dir = time.perf_counter(), training_args.output_dir
@@ -69,7 +70,7 @@ def main() -> None:
     truth = {split: [np.array(tags) for tags in rows[split]["tags"]] for split in ("validation", "test")}
     seconds, rates, main_score = [], args.learning_rates or [training_args.learning_rate], tagging.main_score(names)
 
-    def train(seed: int, rate: float) -> tuple[float, Trainer, dict[str, list[np.ndarray]]]:
+    def train(seed: int, rate: float) -> tuple[float, FineTuningTrainer, dict[str, list[np.ndarray]]]:
         model = with_head(
             AutoModelForTokenClassification, encoder, names, seed=seed, from_scratch=args.from_scratch,
             freeze_encoder=args.freeze_encoder, bidirectional=args.bidirectional,
@@ -78,7 +79,7 @@ def main() -> None:
         own_args = finetuning.for_seed(training_args, seed, args.num_seeds + len(rates) - 1)
         own_args.learning_rate = rate
         own_args.batch_eval_metrics = True  # sums of the validation split's batches, not its tags
-        trainer = Trainer(
+        trainer = FineTuningTrainer(
             model=adapters.with_adapter(model, model_args, "TOKEN_CLS", tokenizer),
             args=own_args,
             train_dataset=data["train"],

@@ -29,7 +29,8 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from lm_recipes.training.optimizer import MuonAdamW, orthogonal, split_parameters
+from lm_recipes.training.finetuning import FineTuningArguments
+from lm_recipes.training.optimizer import FineTuningTrainer, MuonAdamW, orthogonal, split_parameters
 
 SHAPE = {"vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
@@ -192,3 +193,31 @@ def test_orthogonal_matrices_have_singular_values_of_about_one():
     values = torch.linalg.svdvals(orthogonal(torch.stack(gradients(8, 32, 20)).bfloat16()).float())
     assert values.shape == (4, 8, 20)
     assert 0.5 < values.min() < values.max() < 1.3
+
+
+@pytest.mark.parametrize("factor", [0.0, 1.0, 5.0])
+def test_input_embeddings_of_a_fine_tuning_learn_at_a_rate_of_their_own(factor, tmp_path):
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(BertConfig(**SHAPE, hidden_dropout_prob=0.0))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    args = FineTuningArguments(
+        str(tmp_path), embedding_rate_factor=factor, learning_rate=1e-3, lr_scheduler_type="constant", warmup_steps=0,
+        max_steps=1, report_to=[], eval_strategy="no", save_strategy="no", train_sampling_strategy="random",
+        use_cpu=True, weight_decay=0.0,
+    )  # fmt: skip
+    rows = [{"input_ids": [1, 7, 8, 9, 2], "labels": 0}, {"input_ids": [1, 9, 10, 11, 2], "labels": 1}]
+    trainer = FineTuningTrainer(model=model, args=args, train_dataset=rows)
+    trainer.train()
+    moved = {name: (p.detach() - before[name]).abs().max().item() for name, p in model.named_parameters()}
+    # The first step of Adam is as long as the rate, for every weight with a gradient.
+    words = moved.pop("bert.embeddings.word_embeddings.weight")
+    assert words == pytest.approx(factor * 1e-3, rel=0.01)
+    assert moved["bert.encoder.layer.0.output.dense.weight"] == pytest.approx(1e-3, rel=0.01)
+    assert moved["classifier.weight"] == pytest.approx(1e-3, rel=0.01)
+    held = [id(p) for group in trainer.optimizer.param_groups for p in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in model.parameters())
+
+
+def test_a_negative_rate_of_embeddings_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="--embedding_rate_factor -1: must be 0"):
+        FineTuningArguments(str(tmp_path), embedding_rate_factor=-1)

@@ -13,7 +13,8 @@ from lm_recipes.evaluation.tracks import TASKS
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 CALIBRATION_STEPS = 60
-LEARNING_RATES = (1e-3, 3e-3)  # of fine-tuning; chosen on validation, by the first seed
+LEARNING_RATES = (5e-4, 1e-3, 3e-3)  # of fine-tuning; chosen on validation, by the first seed
+EMBEDDING_RATE_FACTOR = 5.0  # of pretrained embeddings, which are large; see `FineTuningTrainer`
 ROWS_SEEN, MOST_EPOCHS = 5_000, 10
 IN_DOMAIN_REPEATS, WIKI_CHARACTERS = 3, 8_000_000
 
@@ -128,6 +129,7 @@ class Workshop:
             "per_device_train_batch_size": 32, "per_device_eval_batch_size": 128, "attn_implementation": "eager",
             "lr_scheduler_type": "linear", "warmup_steps": 0.1, "weight_decay": 0.01, "baselines": False,
             "train_sampling_strategy": "group_by_length", "eval_strategy": "no", "save_strategy": "no",
+            "embedding_rate_factor": 1.0 if from_scratch else EMBEDDING_RATE_FACTOR,
         }  # fmt: skip
 
         def train(directory: Path) -> dict:
@@ -139,7 +141,7 @@ class Workshop:
             scores = {split: [run[split] for run in metrics["per_seed"]] for split in ("validation", "test")}
             return scores | {"learning_rate": metrics["learning_rate"], "train_rows": metrics["train_rows"]}
 
-        key = flags | {"model": model["directory"] if model else name}
+        key = flags | {"learning_rates": LEARNING_RATES, "model": model["directory"] if model else name}
         learned = rows * epochs * TASKS[task].tokens / 12_000
         estimate = 12 + (len(LEARNING_RATES) + self.seeds - 1) * (learned + 3.0)
         return self.runs(f"{task} {number} {NONE + ' of ' if from_scratch else ''}{name}", key, estimate, train)

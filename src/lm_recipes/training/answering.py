@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
+
+from lm_recipes.training.optimizer import FineTuningTrainer
 
 
 def answer_loss(
@@ -33,7 +34,7 @@ def answer_loss(
     return total / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
 
 
-class AnswerTrainer(Trainer):
+class AnswerTrainer(FineTuningTrainer):
     """Every evaluation also asks the questions behind the windows: a loss over windows does not say how many questions
     are answered, and `--metric_for_best_model f1` can choose by it.
 
@@ -41,7 +42,7 @@ class AnswerTrainer(Trainer):
         score: (trainer) -> name -> number, called while the model is in the middle of its training.
     """
 
-    def __init__(self, *args, score: Callable[[Trainer], dict[str, float]], **kwargs) -> None:
+    def __init__(self, *args, score: Callable[[FineTuningTrainer], dict[str, float]], **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.score = score
 

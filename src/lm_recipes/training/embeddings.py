@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.nn import functional
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_recipes.artifacts import write_json
+from lm_recipes.training.optimizer import FineTuningTrainer
 
 SIDES = ("anchor", "positive")
 
@@ -51,7 +52,7 @@ class PairCollator:
         return {name: padded[name] for name in ("input_ids", "attention_mask")}
 
 
-class EmbeddingTrainer(Trainer):
+class EmbeddingTrainer(FineTuningTrainer):
     """Minimises the cross-entropy of each anchor's own positive among all positives of its batch.
 
     InfoNCE (arXiv 1807.03748), which sentence-transformers calls MultipleNegativesRankingLoss. The batch is the task:

@@ -36,6 +36,9 @@ class FineTuningArguments(TrainingArguments):
     learning_rate: float = field(default=1e-4, metadata={"help": "AdamW's peak learning rate."})
     warmup_steps: float = field(default=0.1, metadata={"help": "Warm-up steps; below 1, a share of all steps."})
     weight_decay: float = field(default=0.01, metadata={"help": "AdamW's weight decay."})
+    embedding_rate_factor: float = field(
+        default=1.0, metadata={"help": "Times --learning_rate, for input embeddings: about 5 after little pretraining."}
+    )
     train_sampling_strategy: str = field(
         default="group_by_length", metadata={"help": "Batches of rows of like length: less padding."}
     )
@@ -54,6 +57,8 @@ class FineTuningArguments(TrainingArguments):
     seed: int = field(default=0, metadata={"help": "Every random choice of the run derives from this."})
 
     def __post_init__(self) -> None:
+        if self.embedding_rate_factor < 0:
+            raise ValueError(f"--embedding_rate_factor {self.embedding_rate_factor:g}: must be 0 (frozen) or more")
         if self.early_stopping_patience is not None:
             if self.early_stopping_patience < 1:
                 raise ValueError(f"--early_stopping_patience {self.early_stopping_patience}: must be at least 1")

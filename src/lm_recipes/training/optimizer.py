@@ -4,7 +4,7 @@ from collections import defaultdict
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, Trainer
 from transformers.pytorch_utils import Conv1D
 
 from lm_recipes.launch import UserError
@@ -152,3 +152,26 @@ def _output_layers(model: nn.Module) -> set[int]:
             head = (p for p in module.parameters() if id(p) not in body and p.ndim == 2)
             found |= {id(p) for p in head if p.shape[0] not in inner}
     return found
+
+
+class FineTuningTrainer(Trainer):
+    """Trainer, and the input embeddings' learning rate is `args.embedding_rate_factor` times that of the rest.
+
+    Adam moves a weight by about the rate, whatever its size, and a token's embedding only while the token is about.
+    Minutes of pretraining leave embeddings several times as large as they began, and with one rate for all they hardly
+    move any more: a task whose words pretraining has not told apart cannot be learned (docs/LOG.md, sentiment).
+    """
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        created = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if not created or self.args.embedding_rate_factor == 1:
+            return optimizer
+        embeddings = {id(p) for p in (model or self.model).get_input_embeddings().parameters()}
+        for group in list(optimizer.param_groups):
+            apart = [p for p in group["params"] if id(p) in embeddings]
+            if apart:
+                group["params"] = [p for p in group["params"] if id(p) not in embeddings]
+                rate = self.args.embedding_rate_factor * group["lr"]
+                optimizer.add_param_group(group | {"params": apart, "lr": rate})
+        return optimizer
