@@ -31,6 +31,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lm_recipes.training.finetuning import FineTuningArguments
 from lm_recipes.training.optimizer import FineTuningTrainer, MuonAdamW, orthogonal, split_parameters
+from lm_recipes.training.preflight import identity_of
 
 SHAPE = {"vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
@@ -216,6 +217,7 @@ def test_input_embeddings_of_a_fine_tuning_learn_at_a_rate_of_their_own(factor, 
     assert moved["classifier.weight"] == pytest.approx(1e-3, rel=0.01)
     held = [id(p) for group in trainer.optimizer.param_groups for p in group["params"]]
     assert sorted(held) == sorted(id(p) for p in model.parameters())
+    assert identity_of(args)["embedding_rate_factor"] == factor  # of a run: it is not resumed with another one
 
 
 def test_a_negative_rate_of_embeddings_is_refused(tmp_path):

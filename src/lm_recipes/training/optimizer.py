@@ -167,7 +167,8 @@ class FineTuningTrainer(Trainer):
         optimizer = super().create_optimizer(model)
         if not created or self.args.embedding_rate_factor == 1:
             return optimizer
-        embeddings = {id(p) for p in (model or self.model).get_input_embeddings().parameters()}
+        model = self.model if model is None else model
+        embeddings = {id(p) for p in model.get_input_embeddings().parameters()}
         for group in list(optimizer.param_groups):
             apart = [p for p in group["params"] if id(p) in embeddings]
             if apart:

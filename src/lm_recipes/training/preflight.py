@@ -261,7 +261,8 @@ def identity_of(args: TrainingArguments, **more: object) -> dict[str, object]:
     """The settings of a run that shape its weights, plus `more` (sizes, fingerprints of data and tokenizer)."""
     shaping = (
         "per_device_train_batch_size", "gradient_accumulation_steps", "max_steps", "num_train_epochs", "learning_rate",
-        "muon_learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "optim",
-        "lr_scheduler_type", "warmup_steps", "decay_share", "seed", "data_seed", "bf16", "fp16",
+        "muon_learning_rate", "embedding_rate_factor", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
+        "max_grad_norm", "optim", "lr_scheduler_type", "warmup_steps", "decay_share", "seed", "data_seed",
+        "bf16", "fp16",
     )  # fmt: skip
     return {name: getattr(args, name) for name in shaping if hasattr(args, name)} | more
