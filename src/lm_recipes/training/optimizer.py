@@ -155,7 +155,7 @@ def _output_layers(model: nn.Module) -> set[int]:
 
 
 class FineTuningTrainer(Trainer):
-    """Trainer, and the input embeddings' learning rate is `args.embedding_rate_factor` times that of the rest.
+    """Trainer, and the input embeddings' learning rate is `args.embedding_rate_factor` (1 without it) times the rest's.
 
     Adam moves a weight by about the rate, whatever its size, and a token's embedding only while the token is about.
     Minutes of pretraining leave embeddings several times as large as they began, and with one rate for all they hardly
@@ -163,9 +163,9 @@ class FineTuningTrainer(Trainer):
     """
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
-        created = self.optimizer is None
+        created, factor = self.optimizer is None, getattr(self.args, "embedding_rate_factor", 1.0)
         optimizer = super().create_optimizer(model)
-        if not created or self.args.embedding_rate_factor == 1:
+        if not created or factor == 1:
             return optimizer
         model = self.model if model is None else model
         embeddings = {id(p) for p in model.get_input_embeddings().parameters()}
@@ -173,6 +173,5 @@ class FineTuningTrainer(Trainer):
             apart = [p for p in group["params"] if id(p) in embeddings]
             if apart:
                 group["params"] = [p for p in group["params"] if id(p) not in embeddings]
-                rate = self.args.embedding_rate_factor * group["lr"]
-                optimizer.add_param_group(group | {"params": apart, "lr": rate})
+                optimizer.add_param_group(group | {"params": apart, "lr": factor * group["lr"]})
         return optimizer
