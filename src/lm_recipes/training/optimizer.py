@@ -158,8 +158,8 @@ class FineTuningTrainer(Trainer):
     """Trainer, and the input embeddings' learning rate is `args.embedding_rate_factor` (1 without it) times the rest's.
 
     Adam moves a weight by about the rate, whatever its size, and a token's embedding only while the token is about.
-    Minutes of pretraining leave embeddings several times as large as they began, and with one rate for all they hardly
-    move any more: a task whose words pretraining has not told apart cannot be learned (docs/LOG.md, sentiment).
+    Minutes of pretraining leave embeddings several times as large as fresh ones; with one rate for all they hardly
+    move, and words that pretraining has not told apart are learned worse (docs/LOG.md, sentiment).
     """
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
