@@ -6,8 +6,11 @@ killed bench goes on.
 """
 
 import logging
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from pathlib import Path
 
 from lm_recipes.launch import UserError, done, parse, recipe
@@ -30,6 +33,9 @@ class EncoderBench:
     )
     screen: str = field(default="1000", metadata={"help": "Labels that variants are compared at."})
     num_seeds: int = field(default=3, metadata={"help": "Of fine-tuning: head, rows drawn and their order."})
+    jobs: int = field(
+        default_factory=lambda: min(os.cpu_count() or 1, 8), metadata={"help": "Learned at a time, one thread each."}
+    )
     plan: bool = field(default=False, metadata={"help": "Only list what is to run and how long."})
     output_dir: str = field(default="runs/bench-encoder", metadata={"help": "For all runs and the record."})
 
@@ -50,26 +56,27 @@ def main() -> None:
     runs.dry = args.plan
     shop = Workshop(runs, Path(args.data), output / "work", args.seconds, args.num_seeds)
 
-    def learn(name: str, numbers: list[str]) -> None:
-        for task in args.tasks:
-            for number in numbers:
-                scores[task][number][name] = shop.classified(name, task, number)
+    def learn(name: str, numbers: list[str], row: str, from_scratch: bool = False) -> None:
+        """Nothing here is timed, and two of one thread take 0.6 of the time that two threads take for one by one."""
+        cells = list(product(args.tasks, numbers))
+        with ThreadPoolExecutor(args.jobs) as pool:
+            found = pool.map(lambda cell: shop.classified(name, *cell, from_scratch), cells)
+        for (task, number), score in zip(cells, found, strict=True):
+            scores[task][number][row] = score
 
     # 1. Every variant on the same few labels; 2. the best, as judged on validation, and none, on all numbers.
     numbers = dict.fromkeys([*args.labels, args.screen])
     models, scores = {}, {task: {number: {} for number in numbers} for task in args.tasks}
     for name in names:
         models[name] = shop.pretrained(name)
-        learn(name, [args.screen])
+        learn(name, [args.screen], name)
     if args.plan:
         logger.info("%s\nand the best, with and without pretraining, on %s labels", runs.plan(), ", ".join(numbers))
         return
     best = max(names, key=lambda name: average(name, scores, args.screen))
     for name in dict.fromkeys([best, QUICKSTART]):
-        learn(name, list(numbers))
-    for task in args.tasks:
-        for number in numbers:
-            scores[task][number][NONE] = shop.classified(best, task, number, from_scratch=True)
+        learn(name, list(numbers), name)
+    learn(best, list(numbers), NONE, from_scratch=True)
 
     gains = {
         split: average(best, scores, args.screen, split) - average(NONE, scores, args.screen, split)

@@ -158,7 +158,7 @@ def test_classify_reads_a_decoder_both_ways_with_the_best_of_several_rates(tmp_p
 def test_the_default_experiment_takes_less_than_two_hours():
     script = runpy.run_path(str(ROOT / "recipes" / "compare_tracks.py"))
     args = script["CompareTracks"]()
-    cells = tracks.finetuning_runs(Path("runs"), args.tasks, args.labels, num_seeds=args.num_seeds, **SHAPE)
+    cells = tracks.finetuning_runs(Path("runs"), args.tasks, args.labels, num_seeds=args.num_seeds, jobs=2, **SHAPE)
     before = tracks.pretraining_runs(
         Path("runs"), corpus=args.corpus, family=args.family, block_size=256, tokens=args.train_tokens, **SHAPE
     )
@@ -177,7 +177,7 @@ def test_all_tracks_are_trained_on_the_same_tokens_of_the_same_blocks():
 
 
 def test_tracks_differ_in_nothing_but_the_model_and_how_it_is_read():
-    cells = tracks.finetuning_runs(Path("r"), ["topic"], ["300"], num_seeds=3, **SHAPE)
+    cells = tracks.finetuning_runs(Path("r"), ["topic"], ["300"], num_seeds=3, jobs=1, **SHAPE)
     rest = {
         tuple(flag for flag in run.flags if flag not in ("r/encoder", "r/decoder", "r/hybrid", *TRACKS[track][1]))
         for (_, _, track), run in cells.items()
@@ -192,7 +192,7 @@ def test_the_scripts_know_every_flag():
     from lm_recipes.training.finetuning import FineTuningArguments
 
     runs = tracks.pretraining_runs(Path("r"), corpus="c", family="qwen3", block_size=256, tokens=10**6, **SHAPE)
-    runs += tracks.finetuning_runs(Path("r"), ["topic"], ["300"], num_seeds=1, **SHAPE).values()
+    runs += tracks.finetuning_runs(Path("r"), ["topic"], ["300"], num_seeds=1, jobs=1, **SHAPE).values()
     for run in runs:
         script = runpy.run_path(str(ROOT / run.script))
         own = [thing for thing in script.values() if dataclasses.is_dataclass(thing)]
@@ -236,6 +236,8 @@ def test_a_run_that_fails_is_one_line_and_is_not_finished(counting, tmp_path):
 def test_the_plan_learns_from_what_runs_have_taken(counting):
     other = dataclasses.replace(counting, name="other", output_dir=counting.output_dir.with_name("other"))
     assert tracks.plan([counting, other])[1] == 2.0
+    together = [dataclasses.replace(run, at_a_time=2) for run in (counting, other)]
+    assert tracks.plan(together)[1] == 1.0
     counting.carry_out()  # says that it took 90 seconds, where 60 were expected
     table, left = tracks.plan([counting, other])
     assert left == 1.5
@@ -253,7 +255,7 @@ def test_the_plan_learns_from_what_runs_have_taken(counting):
 def test_what_cannot_be_run_is_refused_before_anything_is(tasks, labels, family, said):
     def plan() -> None:
         tracks.pretraining_runs(Path("r"), corpus="c", family=family, block_size=256, tokens=10**6, **SHAPE)
-        tracks.finetuning_runs(Path("r"), [tasks], [labels], num_seeds=1, **SHAPE)
+        tracks.finetuning_runs(Path("r"), [tasks], [labels], num_seeds=1, jobs=1, **SHAPE)
 
     with pytest.raises(UserError, match=said):
         plan()

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from lm_recipes.evaluation import encoder_variants
 from lm_recipes.evaluation.encoder_variants import CALIBRATION_STEPS, NONE, QUICKSTART, VARIANTS, Workshop
 from lm_recipes.evaluation.runs import Runs
 from lm_recipes.reporting.encoder_variants import accuracy_plot, markdown_table
@@ -38,7 +37,6 @@ def test_each_variant_trains_for_as_long_as_it_takes_not_for_as_many_steps(tmp_p
         (directory / "model" / "results.json").write_text(json.dumps(record))
 
     monkeypatch.setattr(Workshop, "_train", train)
-    monkeypatch.setattr(encoder_variants, "fingerprint", lambda path: "")
     shop = Workshop(Runs(tmp_path / "runs"), Path("corpus"), tmp_path, seconds=20.0, seeds=1)
     for name in (QUICKSTART, "batch of 64 blocks"):
         assert shop.pretrained(name)["train_seconds"] == 20.0

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, median
 
-from lm_recipes.artifacts import fingerprint, read_json
+import yaml
+
+from lm_recipes.artifacts import read_json
 from lm_recipes.evaluation.contest import words
 from lm_recipes.evaluation.runs import Runs, launch
 from lm_recipes.evaluation.tracks import TASKS
@@ -90,7 +92,7 @@ class Workshop:
     def pretrained(self, name: str) -> dict | None:
         """`directory` of a model trained for `seconds`, its steps, tokens, speed and validation loss (nats)."""
         variant = VARIANTS[name]
-        key = {"variant": repr(variant), "config": fingerprint(self._config(variant)), "text": str(self.text)}
+        key = {"variant": repr(variant), "config": self._settings(variant), "text": str(self.text)}
 
         def train(directory: Path, steps: int) -> dict:
             self._train(variant, steps, directory)
@@ -135,15 +137,16 @@ class Workshop:
         def train(directory: Path) -> dict:
             rates = ["--learning_rates", *LEARNING_RATES]
             paths = ["--model_name_or_path", model["directory"], "--output_dir", directory / "model"]
-            launch([RECIPES / "bert" / "classify.py", *words(flags), *rates, *paths], directory)
+            command = [RECIPES / "bert" / "classify.py", *words(flags), *rates, *paths]
+            launch(command, directory, {"OMP_NUM_THREADS": "1"})
             metrics = read_json(directory / "model" / "results.json", "results")["metrics"]
             shutil.rmtree(directory / "model")
             scores = {split: [run[split] for run in metrics["per_seed"]] for split in ("validation", "test")}
             return scores | {"learning_rate": metrics["learning_rate"], "train_rows": metrics["train_rows"]}
 
         key = flags | {"learning_rates": LEARNING_RATES, "model": model["directory"] if model else name}
-        learned = rows * epochs * TASKS[task].tokens / 12_000
-        estimate = 12 + (len(LEARNING_RATES) + self.seeds - 1) * (learned + 3.0)
+        learned = rows * epochs * TASKS[task].tokens / 24_000  # two at a time on two cores
+        estimate = 6 + (len(LEARNING_RATES) + self.seeds - 1) * (learned + 1.5)
         return self.runs(f"{task} {number} {NONE + ' of ' if from_scratch else ''}{name}", key, estimate, train)
 
     # ---- What they are made of
@@ -163,6 +166,9 @@ class Workshop:
         return folder / (
             "pretrain-electra.yaml" if variant.script.endswith("electra.py") else "pretrain-quickstart.yaml"
         )
+
+    def _settings(self, variant: Variant) -> dict:
+        return yaml.safe_load(self._config(variant).read_text(encoding="utf-8"))
 
     def _packed(self, variant: Variant) -> tuple[Path, Path]:
         """Blocks and tokenizer: a decoder's has the mask token that the hybrid needs."""

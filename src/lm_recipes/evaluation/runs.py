@@ -28,7 +28,7 @@ FEWEST_STEPS = 16  # with fewer no schedule has a shape
 class Runs:
     """Trainings by name, each made at most once: what a finished one gave is kept in a small JSON file.
 
-    Only one process at a time makes runs in a directory, and one run at a time.
+    Only one process at a time makes runs in a directory; its threads may make several at a time.
 
     Args:
         directory: run n's is `directory/<name>-<hash of its settings>/result.json`.
@@ -43,7 +43,7 @@ class Runs:
     def __init__(self, directory: Path) -> None:
         self.directory, self.dry, self.listed, self.missing = directory, False, True, 0
         self.asked: dict[str, tuple[float, bool]] = {}
-        self._lock = FileLock(directory / "lock")
+        self._lock = FileLock(directory / "lock", thread_local=False)
 
     def __call__(self, name: str, settings: dict, seconds: float, train: Callable[[Path], dict]) -> dict | None:
         """The result of a run: read if it was finished before, else made now by `train(directory)`."""

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -33,12 +33,13 @@ TASKS = {
     "question": Task("demo:question-types", 64, 4_243, 18),
 }
 
-# What is compared: whose weights, and how they are read while a task is learned.
+# What is compared: whose weights, and how they are read and moved while a task is learned.
+_PRETRAINED = ("--embedding_rate_factor", "5")  # embeddings are large after so little; see `FineTuningTrainer`
 TRACKS = {
-    "encoder": ("encoder", ()),
-    "decoder": ("decoder", ()),
-    "hybrid, left to right": ("hybrid", ()),
-    "hybrid, both ways": ("hybrid", ("--bidirectional", "True")),
+    "encoder": ("encoder", _PRETRAINED),
+    "decoder": ("decoder", _PRETRAINED),
+    "hybrid, left to right": ("hybrid", _PRETRAINED),
+    "hybrid, both ways": ("hybrid", ("--bidirectional", "True", *_PRETRAINED)),
     "encoder, not pretrained": ("encoder", ("--from_scratch", "True")),
     "decoder, not pretrained": ("decoder", ("--from_scratch", "True")),
 }
@@ -47,11 +48,12 @@ TRACKS = {
 FAMILIES = ("qwen3", "llama", "gpt2")
 
 # Every cell tries all of them with its first seed, and takes what is best on validation for all seeds.
-LEARNING_RATES = (3e-4, 1e-3, 3e-3)
-ROWS_SEEN, MOST_EPOCHS = 4_000, 10
+LEARNING_RATES = (5e-4, 1e-3, 3e-3)
+ROWS_SEEN, MOST_EPOCHS = 5_000, 10
 
-# Seen on two cores at size 1M: tokens a second in training and in prediction, seconds that a process takes to start.
-TRAINING, FINE_TUNING, PREDICTING, START = 14_000, 8_500, 27_000, 10
+# Seen on two cores at size 1M: tokens a second in training and, of each of two tasks at a time, in learning and in
+# predicting it; seconds that a process takes to start.
+TRAINING, FINE_TUNING, PREDICTING, START = 20_000, 12_000, 40_000, 10
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Run:
     flags: tuple[str, ...]
     output_dir: Path
     seconds: float  # as estimated
+    at_a_time: int = 1  # of its kind
 
     @property
     def command(self) -> list[str]:
@@ -84,8 +87,11 @@ class Run:
                 raise UserError(f"{self.output_dir}: its {name}, {made_from['path']}, has changed since; delete it")
         return record
 
-    def carry_out(self) -> dict:
+    def carry_out(self, environment: dict[str, str] | None = None) -> dict:
         """Run the script to its end, its words beside the output (`<name>.log`), and read what it wrote.
+
+        Args:
+            environment: what differs from this process's.
 
         Raises:
             UserError: it failed, with its last line.
@@ -93,7 +99,10 @@ class Run:
         log = self.output_dir.with_name(f"{self.output_dir.name}.log")
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("w", encoding="utf-8") as stream:
-            ended = subprocess.run([sys.executable, *self.command], stdout=stream, stderr=subprocess.STDOUT)
+            ended = subprocess.run(
+                [sys.executable, *self.command], stdout=stream, stderr=subprocess.STDOUT,
+                env=os.environ | (environment or {}),
+            )  # fmt: skip
         if ended.returncode:
             (self.output_dir / "results.json").unlink(missing_ok=True)  # what came after it is missing
             said = log.read_text(encoding="utf-8").strip().splitlines() or ["no word"]
@@ -135,9 +144,12 @@ def pretraining_runs(
 
 
 def finetuning_runs(
-    root: Path, tasks: Sequence[str], labels: Sequence[str], *, num_seeds: int, size: str, vocab_size: int
+    root: Path, tasks: Sequence[str], labels: Sequence[str], *, num_seeds: int, jobs: int, size: str, vocab_size: int
 ) -> dict[tuple[str, str, str], Run]:
     """A run for each task, number of labels ("300", "all") and track, with a sweep of rates and all its seeds.
+
+    Args:
+        jobs: how many of them are run at a time.
 
     Raises:
         UserError: there is no such task, or a number of labels is none.
@@ -149,9 +161,8 @@ def finetuning_runs(
                 raise UserError(f"--labels {number}: neither a number nor all")
             rows = known_task(name).rows if number == "all" else int(number)
             for track in TRACKS:
-                runs[name, number, track] = _finetuning_run(
-                    root, name, number, rows, track, num_seeds, cost(size, vocab_size)
-                )
+                run = _finetuning_run(root, name, number, rows, track, num_seeds, cost(size, vocab_size))
+                runs[name, number, track] = replace(run, at_a_time=jobs)
     return runs
 
 
@@ -162,7 +173,9 @@ def _finetuning_run(root: Path, name: str, number: str, rows: int, track: str, n
     flags = ("--model_name_or_path", str(root / model), "--source", task.source, "--max_length", str(task.max_length))
     flags = (*flags, *options, *few, "--num_train_epochs", str(epochs), "--num_seeds", str(num_seeds))
     flags = (*flags, "--learning_rates", *map(str, LEARNING_RATES), "--attn_implementation", "eager")
-    flags = (*flags, "--lr_scheduler_type", "linear", "--eval_strategy", "no", "--save_strategy", "no")
+    flags = (*flags, "--lr_scheduler_type", "linear", "--warmup_steps", "0.1", "--weight_decay", "0.01")
+    flags = (*flags, "--per_device_train_batch_size", "32", "--per_device_eval_batch_size", "128")
+    flags = (*flags, "--train_sampling_strategy", "group_by_length", "--eval_strategy", "no", "--save_strategy", "no")
     learned, predicted = rows * epochs * task.tokens / FINE_TUNING, 0.25 * task.rows * task.tokens / PREDICTING
     seconds = START + (len(LEARNING_RATES) + num_seeds - 1) * (learned + predicted) * weight
     directory = "-".join([name, number, *track.replace(",", "").split()])
@@ -197,7 +210,7 @@ def plan(runs: Sequence[Run]) -> tuple[str, float]:
     for run in runs:
         minutes = taken.get(run.name, run.seconds * pace) / 60
         lines.append(f"{'done' if run.name in taken else '    '}  {minutes:5.1f} min  {run.name}")
-    left = sum(run.seconds for run in runs if run.name not in taken) * pace / 60
+    left = sum(run.seconds / run.at_a_time for run in runs if run.name not in taken) * pace / 60
     return "\n".join([*lines, f"{len(runs)} runs, {len(taken)} done; {left:.0f} minutes left"]), left
 
 
