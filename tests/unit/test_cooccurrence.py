@@ -10,6 +10,7 @@ from scipy import sparse
 
 from lm_recipes.models import DECODERS, ENCODERS, decoder_config, encoder_config, new_model
 from lm_recipes.models.cooccurrence import WINDOW, count_pairs, embed_by_cooccurrence, informative
+from lm_recipes.models.replaced_tokens import GeneratorAndDiscriminator
 from lm_recipes.objectives import read_packed
 
 
@@ -91,3 +92,15 @@ def test_a_decoder_predicts_held_out_text_before_it_is_trained(family, packed, g
         uniform = model(input_ids=ids, labels=ids).loss
         embed_by_cooccurrence(model, corpus.train, causal=True)
         assert model(input_ids=ids, labels=ids).loss < uniform - 0.5
+
+
+def test_electras_generator_and_discriminator_begin_with_the_same(packed, bert_tokenizer):
+    config = encoder_config("tiny", bert_tokenizer, 64, "electra")
+    model = GeneratorAndDiscriminator(config, bert_tokenizer.all_special_ids)
+    blocks = read_packed(packed["bert"][0]).train
+    embed_by_cooccurrence(model, blocks, causal=False)
+    table = model.discriminator.get_input_embeddings().weight
+    assert model.generator.get_input_embeddings().weight is model.generator.get_output_embeddings().weight is table
+    counts, _ = count_pairs(blocks, len(table))
+    values, vectors = torch.linalg.eigh(torch.from_numpy(informative(counts + counts.T).todense()))
+    assert correlation((table @ table.T).detach(), vectors * values.abs() @ vectors.T) > 0.6
