@@ -81,7 +81,7 @@ $(Q)/sentiment/results.json: $(Q)/bert/results.json $(CLASSIFY)
 
 $(Q)/sentiment-from-scratch/results.json: $(Q)/bert/results.json $(CLASSIFY)
 	$(REPLACE)
-	$(PY) recipes/bert/classify.py --config recipes/bert/configs/classify-quickstart.yaml --from_scratch --baselines False --output_dir $(Q)/sentiment-from-scratch
+	$(PY) recipes/bert/classify.py --config recipes/bert/configs/classify-quickstart.yaml --from_scratch --embedding_rate_factor 1 --baselines False --output_dir $(Q)/sentiment-from-scratch
 
 $(Q)/sentiment-minilm/results.json: $(CLASSIFY) recipes/bert/configs/classify-quickstart-minilm.yaml | install
 	$(REPLACE)

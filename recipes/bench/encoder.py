@@ -7,6 +7,8 @@ killed bench goes on.
 
 import logging
 import os
+import signal
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -42,6 +44,7 @@ class EncoderBench:
 
 def main() -> None:
     (args,) = parse(EncoderBench, description=__doc__)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which ends the training that is under way, too
 
     from lm_recipes.artifacts import write_results, write_text
     from lm_recipes.evaluation.encoder_variants import NONE, QUICKSTART, VARIANTS, Workshop, average
