@@ -307,3 +307,8 @@ def test_the_reference_reads_as_much_of_a_text_as_a_model():
     reference = tracks.reference(TASKS["question"], "300", 2, gpt_tokenizer())
     assert len(set(reference["per_seed"])) == 2  # other rows for each seed
     assert 0.4 < reference["accuracy"] < 0.8
+
+
+def test_the_docs_show_the_kept_record():
+    record = json.loads((ROOT / "results" / "tracks.json").read_text())
+    assert markdown_table(record["metrics"]) in (ROOT / "docs" / "tracks.md").read_text()
