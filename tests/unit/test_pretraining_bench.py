@@ -112,21 +112,23 @@ def test_a_search_keeps_the_best_of_each_stage_and_never_ends_worse_than_it_bega
     assert tune({"rate": 1.0}, [[{"rate": 2.0}]], lambda settings: math.inf) == {"rate": 1.0}
 
 
-def test_trials_get_a_part_of_the_steps_and_the_rate_is_chosen_anew_on_whole_runs(tmp_path):
+def test_trials_get_a_part_of_the_steps_and_the_rate_goes_on_over_whole_runs_while_it_helps(tmp_path):
     asked = []
 
     class Known(Contest):
         def trained(self, who, settings, seed, seconds, share=1.0):
             asked.append((settings["learning_rate"], share))
-            best = {1 / 3: 4e-3, 1.0: 2e-3}[share]  # more steps suit a lower rate
+            best = {1 / 3: 4e-3, 1.0: 1e-3}[share]  # more steps suit a lower rate
             return {"loss": abs(math.log(settings["learning_rate"] / best)) + (not settings.get("bf16"))}
 
     contest = Known(Runs(tmp_path), "gpt", {}, tmp_path, tmp_path, tmp_path, 64)
     stages = [pretraining_peers.rates(4e-3, 8e-3), [{"bf16": True}]]
     found, complete = contest.tuned("run_clm", {"learning_rate": 1e-4}, stages, 0, 300)
-    assert (found, complete) == ({"learning_rate": 2e-3, "bf16": True}, True)
-    assert asked[-3:] == [(4e-3, 1.0), (2e-3, 1.0), (8e-3, 1.0)]
-    assert {share for _, share in asked[:-3]} == {1 / 3}
+    assert (found, complete) == ({"learning_rate": 1e-3, "bf16": True}, True)
+    whole = [rate for rate, share in asked if share == 1]
+    assert whole[:3] == [4e-3, 2e-3, 8e-3]
+    assert set(whole) == {8e-3, 4e-3, 2e-3, 1e-3, 5e-4}
+    assert {share for _, share in asked[: -len(whole)]} == {1 / 3}
     assert contest.tuned("run_clm", {"learning_rate": 1e-4}, [], 0, 300) == ({"learning_rate": 1e-4}, True)
 
 

@@ -96,7 +96,8 @@ class Contest:
     ) -> tuple[dict, bool]:
         """The settings that end lowest of those `tune` tries, and whether it is known of all how they end.
 
-        Trials get `TRIAL_SHARE` of the steps; then the best, half and twice its rate, get all of them.
+        Trials get `TRIAL_SHARE` of the steps; then the best gets all of them, and half and twice its rate until neither
+        is better.
         """
         missing = self.runs.missing
 
@@ -104,11 +105,12 @@ class Contest:
             run = self.trained(who, settings, seed, seconds, share)
             return math.inf if run is None else run["loss"]
 
-        best = start
+        best, rate = start, None
         if stages:
             best = tune(start, stages, partial(loss_of, share=TRIAL_SHARE))
-            around = [{"learning_rate": factor * best["learning_rate"]} for factor in (0.5, 2.0)]
-            best = tune(best, [around], partial(loss_of, share=1.0))
+        while stages and rate != best["learning_rate"]:
+            rate = best["learning_rate"]
+            best = tune(best, [peers.rates(rate / 2, rate * 2)], partial(loss_of, share=1.0))
         return best, self.runs.missing == missing
 
     def sample(self, who: str, settings: dict, turn: int) -> dict | None:

@@ -40,7 +40,7 @@ _STAGES = [
     rates(5e-4, 1e-3, 2e-3, 4e-3, 8e-3),
     [{"bf16": True}, {"compile": True}, {"bf16": True, "compile": True}],
     [{"dropout": 0.0}],
-    [{"batch_size": 4}, {"batch_size": 16}, {"batch_size": 32}],
+    [{"batch_size": 2}, {"batch_size": 4}, {"batch_size": 16}, {"batch_size": 32}],
     rates(1e-3, 2e-3, 4e-3, 8e-3),
     [{"schedule": "cosine"}, {"warmup_steps": 0.05}, {"schedule": "cosine", "warmup_steps": 0.05}],
 ]
