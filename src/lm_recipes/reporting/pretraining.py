@@ -179,5 +179,5 @@ def draw(metrics: dict, peers: dict[str, list], units_per_nat: float, unit: str,
             lowest, highest = min(loss for _, loss in ends), max(loss for _, loss in ends)
             axes.set_ylim(lowest - 0.05 * (highest - lowest), highest + 0.15 * (highest - lowest) + 0.01)
             axes.set_xlim(0.8 * min(seconds for seconds, _ in ends), 1.2 * max(seconds for seconds, _ in ends))
-        axes.legend(frameon=False, loc="best")
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
         return plots.svg(figure)
