@@ -108,9 +108,9 @@ class Contest:
         best, rate = start, None
         if stages:
             best = tune(start, stages, partial(loss_of, share=TRIAL_SHARE))
-        while stages and rate != best["learning_rate"]:
-            rate = best["learning_rate"]
-            best = tune(best, [peers.rates(rate / 2, rate * 2)], partial(loss_of, share=1.0))
+            while rate != best["learning_rate"]:
+                rate = best["learning_rate"]
+                best = tune(best, [peers.rates(rate / 2, rate * 2)], partial(loss_of, share=1.0))
         return best, self.runs.missing == missing
 
     def sample(self, who: str, settings: dict, turn: int) -> dict | None:
