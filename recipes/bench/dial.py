@@ -28,7 +28,7 @@ class DialBench:
     output_dir: str = field(default="runs/bench-dial", metadata={"help": "For all runs and the record."})
 
 
-MUON_RATES, ADAMW_RATES = (0.01, 0.04), (1e-3, 1e-2)  # beside the quickstarts' 0.02 and 3e-3
+MUON_RATES, ADAMW_RATES = (0.01, 0.04), (1e-3, 1e-2)  # beside the quickstarts' own
 
 
 def main() -> None:
@@ -68,10 +68,11 @@ def search(contest, size: str, seconds: float) -> dict:
     from lm_recipes.evaluation.runs import tune
     from lm_recipes.models.size import Size
 
-    tried = {}
+    tried, shapes = {}, list(Size.named(size).neighbours())
+    steps = contest.steps_in_equal_time({shape: {"size": shape} for shape in (size, *shapes)}, seconds)
 
     def loss_of(settings: dict) -> float:
-        run = contest.trained("ours", settings, 0, seconds)
+        run = contest.trained_for(settings, 0, steps[settings["size"]], seconds)
         if run is None:
             return float("inf")
         name = ", ".join(str(value) for value in settings.values())
@@ -79,7 +80,7 @@ def search(contest, size: str, seconds: float) -> dict:
         return run["loss"]
 
     stages = [
-        [{"size": shape} for shape in Size.named(size).neighbours()],
+        [{"size": shape} for shape in shapes],
         [{"muon_learning_rate": rate} for rate in MUON_RATES],
         [{"learning_rate": rate} for rate in ADAMW_RATES],
     ]

@@ -47,17 +47,16 @@ class PretrainingBench:
 CHANGES = {
     "ours": {},
     "random embeddings": {"initial_embeddings": "random"},
-    "AdamW for all, its rate as it is": {"muon_learning_rate": None},
-    "AdamW for all, rate 2e-3": {"muon_learning_rate": None, "learning_rate": 2e-3},
-    "fp32": {"bf16": False},
+    **{f"AdamW for all, {rate:g}": {"muon_learning_rate": None, "learning_rate": rate} for rate in (2e-3, 5e-3, 1e-2)},
     "cosine schedule": {"lr_scheduler_type": "cosine"},
-    "constant rate": {"lr_scheduler_type": "constant_with_warmup"},
+    "fp32": {"bf16": False},
+    "sdpa attention": {"attn_implementation": "sdpa"},
     "glibc's own heap settings": {"GLIBC_TUNABLES": ""},
     "documents concatenated, then cut": {"packing": "concatenate"},
     "batch 8": {"per_device_train_batch_size": 8},
     "batch 64": {"per_device_train_batch_size": 64},
 }
-VOCABULARIES, TURNS = (8192, 30522), 3
+VOCABULARIES = (8192, 30522)
 
 
 def main() -> None:
@@ -69,7 +68,7 @@ def main() -> None:
     import yaml
 
     from lm_recipes.artifacts import write_results, write_text
-    from lm_recipes.evaluation.contest import RECIPES, Contest
+    from lm_recipes.evaluation.contest import RECIPES, TURNS, Contest
     from lm_recipes.evaluation.pretraining_peers import SHIPPED, SPEEDS, STAGES, check_nanogpt
     from lm_recipes.evaluation.runs import Runs, climb
     from lm_recipes.models import SIZES
@@ -119,9 +118,10 @@ def main() -> None:
     budgets = args.ladder[: max(map(len, ladders))]  # all of them for all seeds
     ladders = [climb(budgets, partial(contest.trained, "ours", {}, seed)) for seed in args.seeds]
     turn_to("ablations")  # 3. Ours with one thing changed, in turn.
+    steps = contest.steps_in_equal_time(CHANGES, args.ablation_budget)
     changed = {name: [] for name in CHANGES}
     for seed, (name, change) in product(args.seeds, CHANGES.items()):
-        changed[name].append(contest.trained("ours", change, seed, args.ablation_budget))
+        changed[name].append(contest.trained_for(change, seed, steps[name], args.ablation_budget))
 
     turn_to("throughput")  # 4. Speed alone, at equal width and depth, with larger vocabularies.
     speeds, size = {}, SIZES[args.size]

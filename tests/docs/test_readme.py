@@ -79,6 +79,42 @@ def test_the_table_in_the_readme_is_the_one_that_was_measured():
     assert shown == summary_table(read_json(ROOT / "results" / "quickstart.json", "record"))
 
 
+@pytest.mark.parametrize(
+    ("record", "unit", "rows"),
+    [
+        (
+            "bench-pretraining-gpt-180",
+            "bits_per_byte",
+            {
+                "run_clm as shipped": "run_clm as shipped",
+                "run_clm, learning rate swept": "run_clm, best of six learning rates",
+                "run_clm, fully tuned": "run_clm, every setting tuned",
+                "nanoGPT as shipped": "nanoGPT as shipped",
+                "nanoGPT, tuned": "nanoGPT, tuned",
+            },
+        ),
+        (
+            "bench-pretraining-bert",
+            "nats_per_masked_token",
+            {
+                "run_mlm as shipped": "as shipped",
+                "run_mlm, learning rate swept": "best of six learning rates",
+                "run_mlm, fully tuned": "every setting tuned",
+            },
+        ),
+    ],
+)
+def test_the_times_to_equal_losses_in_the_readme_are_those_that_were_measured(record, unit, rows):
+    text = (ROOT / "README.md").read_text()
+    metrics = read_json(ROOT / "results" / f"{record}.json", "record")["metrics"]
+    for name, shown in rows.items():
+        theirs, ours = metrics[name], metrics[name]["ours"]
+        cells = [f"{theirs[unit]:.3f}", f"{theirs['seconds']:.0f} s", f"{ours['our_seconds']:.1f} s"]
+        cells.append("{times_sooner:.1f}x ({times_sooner_least:.1f} to {times_sooner_most:.1f})".format_map(ours))
+        cells += [f"{ours['times_fewer_tokens']:.1f}x", f"{ours['times_faster']:.1f}x"]
+        assert f"| {shown} | {' | '.join(cells)} |" in text
+
+
 def test_your_own_data_commands_run_from_raw_text_to_tuned_models(documents, tmp_path):
     """The block under "Use your own data", as typed, but small: a folder, a CSV and a JSONL of this test's making."""
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")

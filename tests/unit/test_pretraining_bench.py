@@ -132,6 +132,28 @@ def test_trials_get_a_part_of_the_steps_and_the_rate_goes_on_over_whole_runs_whi
     assert contest.tuned("run_clm", {"learning_rate": 1e-4}, [], 0, 300) == ({"learning_rate": 1e-4}, True)
 
 
+def test_a_slow_minute_gives_no_variant_fewer_steps(tmp_path):
+    """A step of the second one takes twice as long and its start-up three seconds more, whatever else goes on."""
+    drift, stall = [3.0, 1.0, 1.5], ("c", 1)
+    asked = []
+
+    class Sampled(Contest):
+        def sample(self, who, settings, turn):
+            name = settings.get("size", "a")
+            asked.append((name, turn))
+            step, start = {"a": (0.1, 8.0), "b": (0.2, 11.0), "c": (0.1, 8.0)}[name]
+            step *= 5.0 if (name, turn) == stall else drift[turn]
+            return None if self.runs.dry else {"step_seconds": step, "start_up_seconds": start}
+
+    contest = Sampled(Runs(tmp_path), "gpt", {}, tmp_path, tmp_path, tmp_path, 64)
+    variants = {"a": {}, "rate": {"learning_rate": 1.0}, "b": {"size": "b"}, "c": {"size": "c"}}
+    steps = contest.steps_in_equal_time(variants, 38.1)
+    assert steps == {"a": 200, "rate": 200, "b": 90, "c": 200}  # 30.1 s at 0.15, 27.1 s at 0.3
+    assert [name for name, _ in asked[:4]] == ["a", "a", "b", "c"]
+    contest.runs.dry = True
+    assert contest.steps_in_equal_time(variants, 38.1) == dict.fromkeys(variants)
+
+
 def test_a_finished_run_is_not_made_again_and_a_killed_one_is(tmp_path):
     made = []
 
@@ -306,6 +328,7 @@ def test_the_table_says_for_each_peer_how_much_sooner_and_why():
     rows = {"run_clm as shipped": ({"learning_rate": 5e-5}, [peer])}
     speeds = {"vocabulary 8": {"ours": [{"tokens_per_second": 30.0}], "bf16": [{"tokens_per_second": 20.0}]}}
     metrics = reporting.metrics_of(rows, [ours], [10, 20], {"ours": [None]}, speeds, "bits_per_byte")
+    assert "ours with one thing changed" not in metrics  # a run is missing
     lines = reporting.markdown_table(metrics).splitlines()
     assert lines[0] == "|  | bits per byte | seconds | our seconds | times sooner | times fewer tokens | times faster |"
     assert lines[2].startswith(
@@ -315,3 +338,20 @@ def test_the_table_says_for_each_peer_how_much_sooner_and_why():
     assert lines[4].startswith("| ours, 20 seconds | 2.400 (2.400 to 2.400) | 20.0 |")
     assert lines[6] == "| vocabulary 8 | tokens per second | ours, times faster |"
     assert lines[-1] == "| bf16 | 20 (20 to 20) | 1.5 (1.5 to 1.5) |"
+
+
+def test_a_changed_technique_is_held_against_ours_seed_by_seed():
+    def trained(loss: float, speed: float, tokens: int) -> dict:
+        return {"loss": loss, "tokens_per_second": speed, "tokens": tokens, "start_up_seconds": 8.0}
+
+    changed = {
+        "ours": [trained(2.0, 100.0, 400), trained(2.1, 50.0, 400)],
+        "fp32": [trained(2.2, 50.0, 200), trained(2.2, 30.0, 200)],
+    }
+    metrics = reporting.metrics_of({}, [[]], [], changed, {}, "nats_per_masked_token")
+    row = metrics["ours with one thing changed"]["fp32"]
+    assert [row[f"worse_by{end}"] for end in ("", "_least", "_most")] == pytest.approx([0.15, 0.1, 0.2])
+    assert [row[f"speed{end}"] for end in ("", "_least", "_most")] == pytest.approx([0.55, 0.5, 0.6])
+    assert reporting.markdown_table(metrics).splitlines()[-1] == (
+        "| fp32 | 2.200 (2.200 to 2.200) | 0.150 (0.100 to 0.200) | 0.55 (0.50 to 0.60) | 200 |"
+    )

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from statistics import median
 
@@ -26,6 +26,7 @@ from lm_recipes.evaluation.runs import FEWEST_STEPS, Runs, launch, steps_within,
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 CALIBRATION_STEPS, SAMPLE_TOKENS = 40, 200_000
+TURNS = 3  # samples of each, by turns: the median of their ratios is free of a machine that slows down and recovers
 TRIAL_SHARE = 1 / 3  # of a run's steps: what a trial of a search gets
 CALIBRATION_SECONDS, EVALUATION_SECONDS = 30.0, 15.0  # what a plan reckons with
 # Not a matter of a step's time: one calibration serves all values.
@@ -81,15 +82,49 @@ class Contest:
 
         def train(directory: Path) -> dict:
             steps = max(1, round(share * steps_within(seconds, calibration)))
-            result = self._launch(who, settings, steps, seed, directory)
-            result["loss"] = self.loss_of(directory / "model", packed=who == "ours")
-            return _tidy(result, directory)
+            return self._judged(who, settings, steps, seed, directory)
 
         key = self._key(settings) | {"seconds": seconds, "seed": seed, "eval_kilobytes": self.eval_kilobytes}
         key["warm_compile_cache"] = self.warm_compile_cache
         if share < 1:
             name, key = f"{name} share {share:g}", key | {"share": share}
         return self.runs(name, key, share * seconds + EVALUATION_SECONDS, train)
+
+    def trained_for(self, change: dict, seed: int, steps: int | None, seconds: float) -> dict | None:
+        """Ours with a change, for so many steps (see `steps_in_equal_time`); they take about `seconds`, says a plan."""
+        settings = self._whole("ours", change)
+        key = self._key(settings) | {"steps": steps, "seed": seed, "eval_kilobytes": self.eval_kilobytes}
+        name = " ".join(["ours", *(f"{flag} {value}" for flag, value in change.items()), f"{steps} steps seed {seed}"])
+
+        def train(directory: Path) -> dict:
+            return self._judged("ours", settings, steps, seed, directory)
+
+        return self.runs(name, key, seconds + EVALUATION_SECONDS, train)
+
+    def steps_in_equal_time(self, variants: dict[str, dict], seconds: float) -> dict[str, int | None]:
+        """How many steps of ours with each change take `seconds`, start-up included; None: not known yet, in a plan.
+
+        A single calibration may fall into a slow minute, and the variant would get fewer steps for it. So samples are
+        taken by turns: of the first the medians count, of the others the medians of what they are beside the first.
+
+        Args:
+            variants: name -> change, of which the first is what the others are held against.
+        """
+        samples: dict[str, list] = {name: [] for name in variants}
+        for turn, (name, change) in product(range(TURNS), variants.items()):
+            matters = {key: value for key, value in change.items() if key not in SAME_SPEED}
+            samples[name].append(self.sample("ours", matters, turn))
+        if not all(run for runs in samples.values() for run in runs):
+            return dict.fromkeys(variants)
+        first = next(iter(samples.values()))
+        step, start = (median(run[key] for run in first) for key in ("step_seconds", "start_up_seconds"))
+        steps = {}
+        for name, runs in samples.items():
+            pairs = list(zip(runs, first, strict=True))
+            times = median(run["step_seconds"] / base["step_seconds"] for run, base in pairs)
+            later = median(run["start_up_seconds"] - base["start_up_seconds"] for run, base in pairs)
+            steps[name] = steps_within(seconds, {"step_seconds": step * times, "start_up_seconds": start + later})
+        return steps
 
     def tuned(
         self, who: str, start: dict, stages: Sequence[Sequence[dict]], seed: int, seconds: float
@@ -135,6 +170,11 @@ class Contest:
 
         key = self._key(speed) | {"warm_compile_cache": self.warm_compile_cache}
         return self.runs(f"speed of {who}", key, CALIBRATION_SECONDS, train)
+
+    def _judged(self, who: str, settings: dict, steps: int, seed: int, directory: Path) -> dict:
+        result = self._launch(who, settings, steps, seed, directory)
+        result["loss"] = self.loss_of(directory / "model", packed=who == "ours")
+        return _tidy(result, directory)
 
     def _whole(self, who: str, settings: dict) -> dict:
         if who == "ours":

@@ -7,10 +7,11 @@ import matplotlib.pyplot as plt
 
 from lm_recipes.evaluation.runs import compare, spread
 from lm_recipes.reporting import plots
-from lm_recipes.reporting.cards import markdown_rows, results_table
+from lm_recipes.reporting.cards import markdown_rows
 
 TICKS = (1, 2, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1200)  # seconds
 COLORS = ("#c2410c", "#d97706", "#6d28d9", "#1d4ed8", "#7b8794")
+CHANGED = "ours with one thing changed"  # the ablations' record
 SPEED = "tokens per second, "  # and of what: a table for each
 
 
@@ -40,7 +41,7 @@ def metrics_of(
         metrics["ours"] = ladder_record(ladders, budgets, unit)
     finished = {name: runs for name, runs in changed.items() if _complete(runs)}
     if len(finished) == len(changed):
-        metrics["ours with one thing changed"] = ablation_record(finished, unit)
+        metrics[CHANGED] = ablation_record(finished, unit)
     for name, turns in speeds.items():
         if _complete(run for runs in turns.values() for run in runs):
             metrics[f"{SPEED}{name}"] = speed_record(turns)
@@ -81,14 +82,25 @@ def ladder_record(ladders: Sequence[Sequence[dict]], budgets: Sequence[float], u
 
 
 def ablation_record(variants: dict[str, Sequence[dict]], unit: str) -> dict:
-    """Each variant of ours at equal time; `worse_by` is what its loss is above that of the first, seed by seed."""
-    first = next(iter(variants.values()))
-    return {
-        name: spread(unit, [run["loss"] for run in runs])
-        | spread("worse_by", [run["loss"] - base["loss"] for run, base in zip(runs, first, strict=True)])
-        | {"tokens_per_second": median(run["tokens_per_second"] for run in runs)}
-        for name, runs in variants.items()
-    }
+    """Each variant of ours at equal time: its loss, what that is above the loss of the first (`worse_by`), and how many
+    times as fast it trained (`speed`), both seed by seed; and how many tokens it saw."""
+    first, record = next(iter(variants.values())), {}
+    for name, runs in variants.items():
+        pairs = list(zip(runs, first, strict=True))
+        record[name] = spread(unit, [run["loss"] for run in runs])
+        record[name] |= spread("worse_by", [run["loss"] - base["loss"] for run, base in pairs])
+        record[name] |= spread("speed", [run["tokens_per_second"] / base["tokens_per_second"] for run, base in pairs])
+        record[name] |= {key: median(run[key] for run in runs) for key in ("tokens", "start_up_seconds")}
+    return record
+
+
+def ablation_table(record: dict, unit: str) -> str:
+    """Of an `ablation_record`: a row per variant."""
+    rows = [
+        [name, _ranged(row, unit, 3), _ranged(row, "worse_by", 3), _ranged(row, "speed", 2), f"{row['tokens']:,.0f}"]
+        for name, row in record.items()
+    ]
+    return markdown_rows([CHANGED, unit.replace("_", " "), "worse by", "speed", "tokens"], rows)
 
 
 def speed_record(turns: dict[str, Sequence[dict]]) -> dict:
@@ -125,8 +137,9 @@ def markdown_table(metrics: dict) -> str:
         if budget.endswith("seconds"):
             rows.append([f"ours, {budget}", _ranged(row, unit, 3), f"{row['wall_seconds']:.1f}", *[""] * 4])
     speeds = {name: row for name, row in metrics.items() if name.startswith(SPEED)}
-    rest = {name: row for name, row in metrics.items() if name not in {*peers, "ours", *speeds}}
-    tables = [markdown_rows(head, rows), *([results_table(rest)] if rest else [])]
+    tables = [markdown_rows(head, rows)]
+    if CHANGED in metrics:
+        tables.append(ablation_table(metrics[CHANGED], unit))
     return "\n\n".join([*tables, *(speed_table(name.removeprefix(SPEED), row) for name, row in speeds.items())])
 
 
