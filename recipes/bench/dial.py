@@ -1,7 +1,7 @@
 """Which width, depth and learning rates suit a size? Ours, tried one thing after the other, each for the same time.
 
-First shapes with about the size's parameters, then Muon's rate, then AdamW's, each with the best so far; on both
-tracks. Finished runs are kept: a killed bench goes on.
+First shapes with about the size's parameters, then Muon's rate or AdamW in its place, then AdamW's rate, each with the
+best so far; on both tracks. Finished runs are kept: a killed bench goes on.
 """
 
 import signal
@@ -28,7 +28,8 @@ class DialBench:
     output_dir: str = field(default="runs/bench-dial", metadata={"help": "For all runs and the record."})
 
 
-MUON_RATES, ADAMW_RATES = (0.01, 0.04), (1e-3, 1e-2)  # beside the quickstarts' own
+MUON_RATES, ADAMW_RATES = (0.01, 0.04), (2e-3, 8e-3)  # beside the quickstarts' own
+ADAMW_FOR_ALL = {"muon_learning_rate": None}
 
 
 def main() -> None:
@@ -68,24 +69,35 @@ def search(contest, size: str, seconds: float) -> dict:
     from lm_recipes.evaluation.runs import tune
     from lm_recipes.models.size import Size
 
-    tried, shapes = {}, list(Size.named(size).neighbours())
-    steps = contest.steps_in_equal_time({shape: {"size": shape} for shape in (size, *shapes)}, seconds)
+    tried, shapes = {}, Size.named(size).neighbours()
+    variants = {shape: {"size": shape} for shape in (size, *shapes)}
+    steps = contest.steps_in_equal_time(variants | {"AdamW": {"size": size, **ADAMW_FOR_ALL}}, seconds)
+
+    def steps_for(settings: dict) -> int | None:
+        """AdamW makes as many more of them in other shapes as in the size's own."""
+        number = steps[settings["size"]]
+        if number and ADAMW_FOR_ALL.items() <= settings.items():
+            return round(number * steps["AdamW"] / steps[size])
+        return number
 
     def loss_of(settings: dict) -> float:
-        run = contest.trained_for(settings, 0, steps[settings["size"]], seconds)
+        run = contest.trained_for(settings, 0, steps_for(settings), seconds)
         if run is None:
             return float("inf")
-        name = ", ".join(str(value) for value in settings.values())
-        tried[name] = {key: run[key] for key in ("loss", "tokens", "tokens_per_second", "parameters")}
+        tried[said(settings)] = {key: run[key] for key in ("loss", "tokens", "tokens_per_second", "parameters")}
         return run["loss"]
 
     stages = [
         [{"size": shape} for shape in shapes],
-        [{"muon_learning_rate": rate} for rate in MUON_RATES],
+        [*({"muon_learning_rate": rate} for rate in MUON_RATES), ADAMW_FOR_ALL],
         [{"learning_rate": rate} for rate in ADAMW_RATES],
     ]
     best = tune({"size": size}, stages, loss_of)
-    return {"best": ", ".join(map(str, best.values())), "tried": tried}
+    return {"best": said(best), "tried": tried}
+
+
+def said(settings: dict) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
 
 
 if __name__ == "__main__":

@@ -115,6 +115,18 @@ def test_the_times_to_equal_losses_in_the_readme_are_those_that_were_measured(re
         assert f"| {shown} | {' | '.join(cells)} |" in text
 
 
+def test_what_each_technique_adds_in_the_readme_is_what_was_measured():
+    text = (ROOT / "README.md").read_text()
+    records = [ROOT / "results" / f"bench-pretraining-{name}.json" for name in ("gpt-180", "bert")]
+    gpt, bert = (read_json(path, "record")["metrics"]["ours with one thing changed"] for path in records)
+    assert list(gpt) == list(bert)
+    for name in list(gpt)[1:]:
+        cells = [
+            cell for row in (gpt[name], bert[name]) for cell in (f"{row['worse_by']:+.3f}", f"{row['speed']:.2f}x")
+        ]
+        assert f"| {name} | {' | '.join(cells)} |" in text
+
+
 def test_your_own_data_commands_run_from_raw_text_to_tuned_models(documents, tmp_path):
     """The block under "Use your own data", as typed, but small: a folder, a CSV and a JSONL of this test's making."""
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")

@@ -30,7 +30,7 @@ TURNS = 3  # samples of each, by turns: the median of their ratios is free of a 
 TRIAL_SHARE = 1 / 3  # of a run's steps: what a trial of a search gets
 CALIBRATION_SECONDS, EVALUATION_SECONDS = 30.0, 15.0  # what a plan reckons with
 # Not a matter of a step's time: one calibration serves all values.
-SAME_SPEED = {"learning_rate", "lr_scheduler_type", "decay_share", "warmup_steps", "schedule", "weight_decay"}
+SAME_SPEED = {*"learning_rate lr_scheduler_type decay_share warmup_steps schedule weight_decay packing".split()}
 # Of a YAML of ours, what the comparison decides instead.
 DECIDED_HERE = re.compile(r"data|tokenizer_name_or_path|output_dir|max_steps|num_train_epochs|seed|(eval|save|log)\w+")
 
