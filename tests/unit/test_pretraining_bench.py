@@ -2,6 +2,7 @@
 
 import json
 import math
+import runpy
 import subprocess
 import sys
 import time
@@ -34,6 +35,8 @@ from lm_recipes.launch import UserError
 from lm_recipes.models import decoder_config, encoder_config
 from lm_recipes.objectives import CausalLanguageModeling
 from lm_recipes.reporting import pretraining as reporting
+
+ROOT = Path(__file__).parents[2]
 
 
 def run(seconds: float, loss: float, tokens: int = 1000) -> dict:
@@ -152,6 +155,32 @@ def test_a_slow_minute_gives_no_variant_fewer_steps(tmp_path):
     assert [name for name, _ in asked[:4]] == ["a", "a", "b", "c"]
     contest.runs.dry = True
     assert contest.steps_in_equal_time(variants, 38.1) == dict.fromkeys(variants)
+
+
+def test_the_dial_goes_from_shapes_to_optimizers_to_rates_and_adamw_makes_its_own_number_of_steps():
+    search = runpy.run_path(str(ROOT / "recipes" / "bench" / "dial.py"))["search"]
+    asked = []
+
+    class Known:
+        def steps_in_equal_time(self, variants, seconds):
+            return dict(zip(variants, (100, 80, 120, 110), strict=True))  # 1M, narrow, wide, AdamW
+
+        def trained_for(self, settings, seed, steps, seconds):
+            asked.append((*settings.values(), steps))
+            loss = 3 - 0.1 * (settings["size"] == "160x3") - 0.1 * (settings.get("muon_learning_rate", 1) is None)
+            loss -= 0.1 * (settings.get("learning_rate") == 8e-3)
+            return {"loss": loss, "tokens": steps, "tokens_per_second": 1.0, "parameters": 1}
+
+    found = search(Known(), "1M", 60)
+    assert found["best"] == "size 160x3, muon_learning_rate None, learning_rate 0.008"
+    assert [(sizes[0], sizes[-1]) for sizes in asked[:3]] == [("1M", 100), ("96x7", 80), ("160x3", 120)]
+    assert asked[3:] == [
+        ("160x3", 0.01, 120),
+        ("160x3", 0.04, 120),
+        ("160x3", None, 132),
+        ("160x3", None, 2e-3, 132),
+        ("160x3", None, 8e-3, 132),
+    ]
 
 
 def test_a_finished_run_is_not_made_again_and_a_killed_one_is(tmp_path):
@@ -309,7 +338,7 @@ def test_every_token_of_a_stream_but_its_first_is_asked_for_once(length, block_s
 
 
 def test_the_plan_trains_nothing_and_a_wrong_part_is_one_line(tmp_path):
-    script = Path(__file__).parents[2] / "recipes" / "bench" / "pretraining.py"
+    script = ROOT / "recipes" / "bench" / "pretraining.py"
     flags = f"--track gpt --output_dir {tmp_path / 'out'}".split()
     plan = subprocess.run([sys.executable, script, *flags, "--plan"], capture_output=True, text=True)
     assert plan.returncode == 0, plan.stderr

@@ -94,7 +94,8 @@ class Contest:
         """Ours with a change, for so many steps (see `steps_in_equal_time`); they take about `seconds`, says a plan."""
         settings = self._whole("ours", change)
         key = self._key(settings) | {"steps": steps, "seed": seed, "eval_kilobytes": self.eval_kilobytes}
-        name = " ".join(["ours", *(f"{flag} {value}" for flag, value in change.items()), f"{steps} steps seed {seed}"])
+        changed = [f"{flag} {value}" for flag, value in change.items()]
+        name = " ".join(["ours", *changed, f"{steps or 'some'} steps seed {seed}"])
 
         def train(directory: Path) -> dict:
             return self._judged("ours", settings, steps, seed, directory)
