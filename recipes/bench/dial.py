@@ -19,7 +19,7 @@ class DialBench:
 
     sizes: list[str] = field(default_factory=lambda: ["1M", "3M"], metadata={"help": "Of the dial."})
     seconds: list[float] = field(
-        default_factory=lambda: [60.0, 180.0], metadata={"help": "For a training of each size, start-up included."}
+        default_factory=lambda: [60.0, 120.0], metadata={"help": "For a training of each size, start-up included."}
     )
     tracks: list[str] = field(default_factory=lambda: ["gpt", "bert"], metadata={"help": "gpt, bert or both."})
     data: str = field(default="runs/enwik8/corpus", metadata={"help": "Clean corpus directory made by clean.py."})
@@ -28,7 +28,7 @@ class DialBench:
     output_dir: str = field(default="runs/bench-dial", metadata={"help": "For all runs and the record."})
 
 
-MUON_RATES, ADAMW_RATES = (0.01, 0.04), (2e-3, 8e-3)  # beside the quickstarts' own
+MUON_RATES, ADAMW_RATES = (0.01, 0.02, 0.04), (2e-3, 8e-3)  # beside the quickstarts' own
 ADAMW_FOR_ALL = {"muon_learning_rate": None}
 
 
@@ -41,18 +41,17 @@ def main() -> None:
     import yaml
 
     from lm_recipes.artifacts import write_results
-    from lm_recipes.evaluation.contest import RECIPES, Contest
-    from lm_recipes.evaluation.runs import Runs
+    from lm_recipes.evaluation.contest import Contest
+    from lm_recipes.evaluation.contest_texts import Texts
+    from lm_recipes.evaluation.runs import RECIPES, Runs
 
     begun, output = time.perf_counter(), Path(args.output_dir)
     runs, metrics = Runs(output / "runs"), {}
     runs.dry = args.plan
     for track in args.tracks:
         ours = yaml.safe_load((RECIPES / track / "configs" / "pretrain-quickstart.yaml").read_text(encoding="utf-8"))
-        contest = Contest(
-            runs, track, ours, Path(args.data), Path(args.run_dir, f"tokenizer-{track}"), output / "work",
-            block_size=256 if track == "gpt" else 128,
-        )  # fmt: skip
+        tokenizer, block_size = Path(args.run_dir, f"tokenizer-{track}"), 256 if track == "gpt" else 128
+        contest = Contest(runs, Texts(track, Path(args.data), tokenizer, output / "work", block_size), ours)
         for size, seconds in zip(args.sizes, args.seconds, strict=True):
             metrics[f"{track}, {size}"] = search(contest, size, seconds)
     if args.plan:
@@ -69,7 +68,7 @@ def search(contest, size: str, seconds: float) -> dict:
     from lm_recipes.evaluation.runs import tune
     from lm_recipes.models.size import Size
 
-    tried, shapes = {}, Size.named(size).neighbours()
+    tried, shapes, own = {}, Size.named(size).neighbours(), contest.ours["muon_learning_rate"]
     variants = {shape: {"size": shape} for shape in (size, *shapes)}
     steps = contest.steps_in_equal_time(variants | {"AdamW": {"size": size, **ADAMW_FOR_ALL}}, seconds)
 
@@ -89,7 +88,7 @@ def search(contest, size: str, seconds: float) -> dict:
 
     stages = [
         [{"size": shape} for shape in shapes],
-        [*({"muon_learning_rate": rate} for rate in MUON_RATES), ADAMW_FOR_ALL],
+        [*({"muon_learning_rate": rate} for rate in MUON_RATES if rate != own), ADAMW_FOR_ALL],
         [{"learning_rate": rate} for rate in ADAMW_RATES],
     ]
     best = tune({"size": size}, stages, loss_of)

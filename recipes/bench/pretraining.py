@@ -68,9 +68,10 @@ def main() -> None:
     import yaml
 
     from lm_recipes.artifacts import write_results, write_text
-    from lm_recipes.evaluation.contest import RECIPES, TURNS, Contest
+    from lm_recipes.evaluation.contest import TURNS, Contest
+    from lm_recipes.evaluation.contest_texts import Texts
     from lm_recipes.evaluation.pretraining_peers import SHIPPED, SPEEDS, STAGES, check_nanogpt
-    from lm_recipes.evaluation.runs import Runs, climb
+    from lm_recipes.evaluation.runs import RECIPES, Runs, climb
     from lm_recipes.models import SIZES
     from lm_recipes.reporting import pretraining as reporting
 
@@ -81,11 +82,9 @@ def main() -> None:
     output = Path(args.output_dir or f"runs/bench-pretraining-{args.track}")
     ours = yaml.safe_load((RECIPES / args.track / "configs" / "pretrain-quickstart.yaml").read_text(encoding="utf-8"))
     runs, tokenizer = Runs(output / "runs"), Path(args.run_dir, f"tokenizer-{args.track}")
-    contest = Contest(
-        runs, args.track, ours | {"size": args.size}, Path(args.data), tokenizer, output / "work",
-        block_size=256 if gpt else 128, eval_kilobytes=args.eval_kilobytes,
-        nanogpt=Path(args.nanogpt).resolve() if args.nanogpt else None, warm_compile_cache=args.warm_compile_cache,
-    )  # fmt: skip
+    block_size, nanogpt = 256 if gpt else 128, Path(args.nanogpt).resolve() if args.nanogpt else None
+    texts = Texts(args.track, Path(args.data), tokenizer, output / "work", block_size, args.eval_kilobytes)
+    contest = Contest(runs, texts, ours | {"size": args.size}, nanogpt, args.warm_compile_cache)
 
     def turn_to(part: str) -> None:
         """What is asked for from here on is made if it is missing; only read, if the part is not wanted."""
@@ -142,7 +141,7 @@ def main() -> None:
         metrics=metrics, seconds={"since the last start": time.perf_counter() - begun},
     )  # fmt: skip
     title = f"{args.track.upper()}, {args.size}"
-    write_text(output / "curves.svg", reporting.draw(metrics, peers, contest.units_per_nat(), unit, title))
+    write_text(output / "curves.svg", reporting.draw(metrics, peers, texts.units_per_nat(), unit, title))
     done("times to equal losses", output, f"python recipes/report.py --keep {output}")
 
 

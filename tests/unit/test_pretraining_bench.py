@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from lm_recipes.evaluation import held_out, pretraining_peers
 from lm_recipes.evaluation.contest import Contest
+from lm_recipes.evaluation.contest_texts import Texts
 from lm_recipes.evaluation.runs import (
     FEWEST_STEPS,
     Runs,
@@ -124,7 +125,7 @@ def test_trials_get_a_part_of_the_steps_and_the_rate_goes_on_over_whole_runs_whi
             best = {1 / 3: 4e-3, 1.0: 1e-3}[share]  # more steps suit a lower rate
             return {"loss": abs(math.log(settings["learning_rate"] / best)) + (not settings.get("bf16"))}
 
-    contest = Known(Runs(tmp_path), "gpt", {}, tmp_path, tmp_path, tmp_path, 64)
+    contest = Known(Runs(tmp_path), Texts("gpt", tmp_path, tmp_path, tmp_path, 64), {})
     stages = [pretraining_peers.rates(4e-3, 8e-3), [{"bf16": True}]]
     found, complete = contest.tuned("run_clm", {"learning_rate": 1e-4}, stages, 0, 300)
     assert (found, complete) == ({"learning_rate": 1e-3, "bf16": True}, True)
@@ -148,7 +149,7 @@ def test_a_slow_minute_gives_no_variant_fewer_steps(tmp_path):
             step *= 5.0 if (name, turn) == stall else drift[turn]
             return None if self.runs.dry else {"step_seconds": step, "start_up_seconds": start}
 
-    contest = Sampled(Runs(tmp_path), "gpt", {}, tmp_path, tmp_path, tmp_path, 64)
+    contest = Sampled(Runs(tmp_path), Texts("gpt", tmp_path, tmp_path, tmp_path, 64), {})
     variants = {"a": {}, "rate": {"learning_rate": 1.0}, "b": {"size": "b"}, "c": {"size": "c"}}
     steps = contest.steps_in_equal_time(variants, 38.1)
     assert steps == {"a": 200, "rate": 200, "b": 90, "c": 200}  # 30.1 s at 0.15, 27.1 s at 0.3
@@ -161,7 +162,7 @@ def test_the_dial_goes_from_shapes_to_optimizers_to_rates_and_adamw_makes_its_ow
     search = runpy.run_path(str(ROOT / "recipes" / "bench" / "dial.py"))["search"]
     asked = []
 
-    class Known:
+    class Known(SimpleNamespace):
         def steps_in_equal_time(self, variants, seconds):
             return dict(zip(variants, (100, 80, 120, 110), strict=True))  # 1M, narrow, wide, AdamW
 
@@ -171,7 +172,7 @@ def test_the_dial_goes_from_shapes_to_optimizers_to_rates_and_adamw_makes_its_ow
             loss -= 0.1 * (settings.get("learning_rate") == 8e-3)
             return {"loss": loss, "tokens": steps, "tokens_per_second": 1.0, "parameters": 1}
 
-    found = search(Known(), "1M", 60)
+    found = search(Known(ours={"muon_learning_rate": 0.02}), "1M", 60)
     assert found["best"] == "size 160x3, muon_learning_rate None, learning_rate 0.008"
     assert [(sizes[0], sizes[-1]) for sizes in asked[:3]] == [("1M", 100), ("96x7", 80), ("160x3", 120)]
     assert asked[3:] == [
@@ -181,6 +182,10 @@ def test_the_dial_goes_from_shapes_to_optimizers_to_rates_and_adamw_makes_its_ow
         ("160x3", None, 2e-3, 132),
         ("160x3", None, 8e-3, 132),
     ]
+    lines = reporting.dial_table({"gpt, 1M": found}).splitlines()
+    assert lines[0].startswith("| gpt, 1M | bits per byte |")
+    assert lines[2] == "| size 1M | 3.000 | 100 | 1 | 0.00M |"
+    assert lines[-1] == f"| **{found['best']}** | 2.700 | 132 | 1 | 0.00M |"
 
 
 def test_a_finished_run_is_not_made_again_and_a_killed_one_is(tmp_path):

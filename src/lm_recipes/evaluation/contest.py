@@ -8,23 +8,16 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
 from statistics import median
 
 from lm_recipes.artifacts import read_json
 from lm_recipes.evaluation import pretraining_peers as peers
-from lm_recipes.evaluation.held_out import (
-    bits_per_byte,
-    packed_batches,
-    stream_batches,
-    summed_nats,
-    without_isolation,
-)
-from lm_recipes.evaluation.runs import FEWEST_STEPS, Runs, launch, steps_within, tune
+from lm_recipes.evaluation.contest_texts import Texts
+from lm_recipes.evaluation.runs import FEWEST_STEPS, RECIPES, Runs, launch, steps_within, tune, words
 
-RECIPES = Path(__file__).parents[3] / "recipes"
 CALIBRATION_STEPS, SAMPLE_TOKENS = 40, 200_000
 TURNS = 3  # samples of each, by turns: the median of their ratios is free of a machine that slows down and recovers
 TRIAL_SHARE = 1 / 3  # of a run's steps: what a trial of a search gets
@@ -37,29 +30,21 @@ DECIDED_HERE = re.compile(r"data|tokenizer_name_or_path|output_dir|max_steps|num
 
 @dataclass
 class Contest:
-    """Trainings of one track on one corpus, ours and the peers', each for a given time in a process of its own.
+    """Trainings on one corpus, ours and the peers', each for a given time in a process of its own.
 
     A result has wall_seconds (process start to saved model: imports and compilation included), steps, step_seconds,
     start_up_seconds (what is left without steps), tokens, tokens_per_second (while training), parameters, loss (of the
-    saved model, see `loss_of`) and log.
+    saved model, see `Texts.loss_of`) and log.
 
     Args:
-        track: "gpt" or "bert".
         ours: settings of recipes/<track>/pretrain.py; the comparison decides about data, steps and seed.
-        text: directory of a cleaned corpus.
-        work: where data and caches are kept.
         warm_compile_cache: what `torch.compile` made is kept for later runs; otherwise each run pays for its own.
         shapes: of peers (width, layers, heads); by default matched to our parameters.
     """
 
     runs: Runs
-    track: str
+    texts: Texts
     ours: dict
-    text: Path
-    tokenizer_dir: Path
-    work: Path
-    block_size: int
-    eval_kilobytes: float = 1000.0
     nanogpt: Path | None = None
     warm_compile_cache: bool = False
     shapes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
@@ -84,7 +69,7 @@ class Contest:
             steps = max(1, round(share * steps_within(seconds, calibration)))
             return self._judged(who, settings, steps, seed, directory)
 
-        key = self._key(settings) | {"seconds": seconds, "seed": seed, "eval_kilobytes": self.eval_kilobytes}
+        key = self._key(settings) | {"seconds": seconds, "seed": seed, "eval_kilobytes": self.texts.eval_kilobytes}
         key["warm_compile_cache"] = self.warm_compile_cache
         if share < 1:
             name, key = f"{name} share {share:g}", key | {"share": share}
@@ -93,7 +78,7 @@ class Contest:
     def trained_for(self, change: dict, seed: int, steps: int | None, seconds: float) -> dict | None:
         """Ours with a change, for so many steps (see `steps_in_equal_time`); they take about `seconds`, says a plan."""
         settings = self._whole("ours", change)
-        key = self._key(settings) | {"steps": steps, "seed": seed, "eval_kilobytes": self.eval_kilobytes}
+        key = self._key(settings) | {"steps": steps, "seed": seed, "eval_kilobytes": self.texts.eval_kilobytes}
         changed = [f"{flag} {value}" for flag, value in change.items()]
         name = " ".join(["ours", *changed, f"{steps or 'some'} steps seed {seed}"])
 
@@ -149,6 +134,10 @@ class Contest:
                 best = tune(best, [peers.rates(rate / 2, rate * 2)], partial(loss_of, share=1.0))
         return best, self.runs.missing == missing
 
+    def with_vocabulary(self, entries: int, shapes: dict[str, tuple[int, int, int]]) -> "Contest":
+        """The same with another tokenizer, and with shapes of the peers."""
+        return replace(self, texts=self.texts.with_vocabulary(entries, learn=not self.runs.dry), shapes=shapes)
+
     def sample(self, who: str, settings: dict, turn: int) -> dict | None:
         """A run over SAMPLE_TOKENS, in its turn, to see how fast it trains; without a loss."""
         settings = self._whole(who, settings)
@@ -174,7 +163,7 @@ class Contest:
 
     def _judged(self, who: str, settings: dict, steps: int, seed: int, directory: Path) -> dict:
         result = self._launch(who, settings, steps, seed, directory)
-        result["loss"] = self.loss_of(directory / "model", packed=who == "ours")
+        result["loss"] = self.texts.loss_of(directory / "model", packed=who == "ours")
         return _tidy(result, directory)
 
     def _whole(self, who: str, settings: dict) -> dict:
@@ -190,19 +179,19 @@ class Contest:
                 return (0, 0, 0)  # a plan made before anything ran
             from lm_recipes.models import SIZES
 
-            count = peers.parameters_of(peer, self.tokenizer, self.block_size)
+            count = peers.parameters_of(peer, self.texts.tokenizer, self.texts.block_size)
             layers = SIZES[self.ours["size"]].layers
             self.shapes[peer] = peers.matched_shape(count, calibration["parameters"], layers)
         return self.shapes[peer]
 
     def _key(self, settings: dict) -> dict:
         """What tells a run from another one, beside its length."""
-        about = {"text": str(self.text), "tokenizer": str(self.tokenizer_dir), "block_size": self.block_size}
-        return settings | about
+        tokenizer = str(self.texts.tokenizer_dir)
+        return settings | {"text": str(self.texts.text), "tokenizer": tokenizer, "block_size": self.texts.block_size}
 
     def _tokens_per_step(self, settings: dict) -> int:
         rows = settings.get("batch_size") or settings["per_device_train_batch_size"]
-        return rows * settings.get("gradient_accumulation_steps", 1) * self.block_size
+        return rows * settings.get("gradient_accumulation_steps", 1) * self.texts.block_size
 
     # ---- One training
 
@@ -223,8 +212,8 @@ class Contest:
         environment = {name: str(value) for name, value in settings.items() if name.isupper()}
         model = directory / "model"
         flags = {name: value for name, value in settings.items() if name not in {"packing", *environment}} | {
-            "data": self._packed(settings.get("packing", "best_fit")),
-            "tokenizer_name_or_path": self.tokenizer_dir,
+            "data": self.texts.packed(settings.get("packing", "best_fit")),
+            "tokenizer_name_or_path": self.texts.tokenizer_dir,
             "output_dir": model,
             "max_steps": steps,
             "save_steps": steps,
@@ -232,7 +221,7 @@ class Contest:
             "logging_steps": max(1, steps // 8),
         }
         state = model / f"checkpoint-{steps}" / "trainer_state.json"  # the file that is written last
-        script = [RECIPES / self.track / "pretrain.py", *words(flags)]
+        script = [RECIPES / self.texts.track / "pretrain.py", *words(flags)]
         began = launch(script, directory, self._environment(directory) | environment, until=partial(_is_whole, state))
         logged = [entry for entry in json.loads(state.read_text())["log_history"] if "tokens_per_second" in entry]
         wall = state.stat().st_mtime - began
@@ -251,12 +240,12 @@ class Contest:
     def _launch_peer(self, peer: str, settings: dict, steps: int, seed: int, directory: Path) -> dict:
         model = directory / "model"
         flags = settings | {
-            "data": self._stream(seed) if peer == "nanogpt" else self._grouped(),
-            "tokenizer": self.tokenizer_dir,
+            "data": self.texts.stream(seed) if peer == "nanogpt" else self.texts.grouped(),
+            "tokenizer": self.texts.tokenizer_dir,
             "output": model,
             "steps": steps,
             "seed": seed,
-            "block_size": self.block_size,
+            "block_size": self.texts.block_size,
             "nanogpt": self.nanogpt,
             "logging_steps": max(1, steps // 16),
         }
@@ -269,106 +258,8 @@ class Contest:
         return result | {"wall_seconds": result["saved_seconds"], "step_seconds": step}
 
     def _environment(self, directory: Path) -> dict[str, str]:
-        cache = (self.work if self.warm_compile_cache else directory) / "compiled"
+        cache = (self.texts.work if self.warm_compile_cache else directory) / "compiled"
         return {"TORCHINDUCTOR_CACHE_DIR": str(cache), "HF_HUB_OFFLINE": "1"}
-
-    # ---- Data, made once, before any clock runs
-
-    def with_vocabulary(self, entries: int, shapes: dict[str, tuple[int, int, int]]) -> "Contest":
-        """The same with a WordPiece tokenizer of so many entries, learned from the corpus."""
-        tokenizer = self.work / f"tokenizer-{entries}"
-        if not self.runs.dry and not tokenizer.exists():
-            self.work.mkdir(parents=True, exist_ok=True)
-            flags = {"data": self.text, "model_type": "wordpiece", "vocab_size": entries, "output_dir": tokenizer}
-            launch([RECIPES / "corpus" / "train_tokenizer.py", *words(flags)], self.work)
-        return replace(self, tokenizer_dir=tokenizer, shapes=shapes)
-
-    def _packed(self, packing: str) -> Path:
-        """Our blocks."""
-        output = self._data(f"packed-{packing}")
-        if not output.exists():
-            flags = {"data": self.text, "tokenizer_name_or_path": self.tokenizer_dir, "output_dir": output}
-            flags |= {"block_size": self.block_size, "packing": packing}
-            launch([RECIPES / "corpus" / "pack.py", *words(flags)], output.parent)
-        return output
-
-    def _grouped(self) -> Path:
-        """The examples' blocks."""
-        output = self._data("grouped")
-        if not (output / "state.json").exists():  # `datasets` writes it last
-            peers.write_grouped(self.text / "train.parquet", self.tokenizer, self.block_size, output)
-        return output
-
-    def _stream(self, seed: int) -> Path:
-        """nanoGPT's files."""
-        from lm_recipes.sources import load_texts
-
-        output = self._data(f"stream-{seed}")
-        if not (output / "meta.pkl").exists():  # `write_stream` writes it last
-            texts = [load_texts(str(self.text), split) for split in ("train", "validation")]
-            train, validation = (peers.stream_of(some, self.tokenizer) for some in texts)
-            peers.write_stream(train, validation, len(self.tokenizer), seed, output)
-        return output
-
-    def _data(self, name: str) -> Path:
-        folder = self.work / "data" / f"{self.tokenizer_dir.name}-{self.block_size}"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / name
-
-    # ---- Losses
-
-    @cached_property
-    def tokenizer(self):
-        from transformers import AutoTokenizer
-
-        return AutoTokenizer.from_pretrained(self.tokenizer_dir)
-
-    @cached_property
-    def held_out(self) -> list[str]:
-        """The first texts of the validation split; the test split is never read."""
-        from lm_recipes.tokenization.samples import comparison_texts
-
-        (texts,) = comparison_texts(str(self.text), self.eval_kilobytes).values()
-        return texts
-
-    def units_per_nat(self) -> float:
-        """What turns a training loss (nats per token, of the examples' tokens) into the unit of `loss_of`."""
-        if self.track == "bert":
-            return 1.0
-        return bits_per_byte(len(peers.stream_of(self.held_out, self.tokenizer)) - 1, self.held_out)
-
-    def loss_of(self, model_dir: Path, packed: bool) -> float:
-        """Bits per byte of the held-out text (gpt), nats per masked token at fixed 15 % masks (bert).
-
-        Args:
-            packed: the model was trained on our blocks, documents kept apart; else as the examples join them.
-        """
-        import torch
-        from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
-
-        from lm_recipes.models import isolation_of
-        from lm_recipes.models.loading import without_loading_report
-        from lm_recipes.objectives import CausalLanguageModeling, MaskedLanguageModeling
-
-        kind = AutoModelForCausalLM if self.track == "gpt" else AutoModelForMaskedLM
-        with without_loading_report():
-            model = kind.from_pretrained(model_dir, dtype=torch.float32).eval()
-        size, texts, pad = self.block_size, self.held_out, self.tokenizer.pad_token_id
-        if self.track == "bert":
-            collator = MaskedLanguageModeling(self.tokenizer, 0.15, isolation=isolation_of(model.config, "sdpa"))
-            batches = packed_batches(texts, self.tokenizer, size, collator)
-            nats, asked = summed_nats(model, batches if packed else without_isolation(batches, pad))
-            return nats / asked
-        if packed:
-            batches = packed_batches(texts, self.tokenizer, size, CausalLanguageModeling(pad))
-        else:
-            batches = stream_batches(peers.stream_of(texts, self.tokenizer), size)
-        return bits_per_byte(summed_nats(model, batches)[0], texts)
-
-
-def words(flags: dict[str, object]) -> list[object]:
-    """Settings as words of a command; None is left out."""
-    return [word for name, value in flags.items() if value is not None for word in (f"--{name}", value)]
 
 
 def _is_whole(file: Path) -> bool:

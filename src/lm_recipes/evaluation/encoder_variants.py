@@ -9,11 +9,9 @@ from statistics import mean, median
 import yaml
 
 from lm_recipes.artifacts import read_json
-from lm_recipes.evaluation.contest import words
-from lm_recipes.evaluation.runs import Runs, launch
+from lm_recipes.evaluation.runs import RECIPES, Runs, launch, words
 from lm_recipes.evaluation.tracks import TASKS
 
-RECIPES = Path(__file__).parents[3] / "recipes"
 CALIBRATION_STEPS = 60
 LEARNING_RATES = (5e-4, 1e-3, 3e-3)  # of fine-tuning; chosen on validation, by the first seed
 EMBEDDING_RATE_FACTOR = 5.0  # of pretrained embeddings, which are large; see `FineTuningTrainer`

@@ -22,6 +22,7 @@ from lm_recipes.launch import UserError
 
 logger = logging.getLogger(__name__)
 
+RECIPES = Path(__file__).parents[3] / "recipes"
 FEWEST_STEPS = 16  # with fewer no schedule has a shape
 
 
@@ -109,6 +110,11 @@ def launch(
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         raise UserError(f"{log}: a training ended with {code}: {lines[-1] if lines else 'it said nothing'}")
     return began
+
+
+def words(flags: dict[str, object]) -> list[object]:
+    """Settings as words of a command; None is left out."""
+    return [word for name, value in flags.items() if value is not None for word in (f"--{name}", value)]
 
 
 def steps_within(seconds: float, calibration: dict) -> int:

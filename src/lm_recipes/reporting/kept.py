@@ -58,6 +58,8 @@ def results_page(results_dir: str | Path) -> str:
             table = tracks.markdown_table(record["metrics"])
         elif "bench/pretraining.py" in record["command"]:
             table = pretraining.markdown_table(record["metrics"])
+        elif "bench/dial.py" in record["command"]:
+            table = pretraining.dial_table(record["metrics"])
         elif "variants" in record["metrics"]:
             table = encoder_variants.markdown_table(record["metrics"])
         elif "methods" in record["metrics"]:

@@ -153,6 +153,23 @@ def speed_table(title: str, record: dict) -> str:
     return markdown_rows([title, "tokens per second", f"{rows[0][0]}, times faster"], rows)
 
 
+def dial_table(metrics: dict) -> str:
+    """What recipes/bench/dial.py tried, in its order: a table per track and size, the best settings in bold."""
+    tables = []
+    for title, record in metrics.items():
+        rows = [
+            [
+                f"**{settings}**" if settings == record["best"] else settings,
+                *(f"{run['loss']:.3f}", f"{run['tokens']:,}", f"{run['tokens_per_second']:,.0f}"),
+                f"{run['parameters'] / 1e6:.2f}M",
+            ]
+            for settings, run in record["tried"].items()
+        ]
+        unit = "bits per byte" if title.startswith("gpt") else "nats per masked token"
+        tables.append(markdown_rows([title, unit, "tokens", "tokens per second", "parameters"], rows))
+    return "\n\n".join(tables)
+
+
 def _ranged(row: dict, name: str, digits: int) -> str:
     if name not in row:
         return ""
