@@ -1,12 +1,11 @@
 """Which width, depth and learning rates suit a size? Ours, tried one thing after the other, each for the same time.
 
-First shapes with about the size's parameters, then Muon's rate or AdamW in its place, then AdamW's rate, each with the
-best so far; on both tracks. Finished runs are kept: a killed bench goes on.
+First shapes (width x layers) with about the size's parameters, then Muon's rate or AdamW in its place, then AdamW's
+rate, each with the best so far; on both tracks. Finished runs are kept: a killed bench goes on.
 """
 
 import signal
 import sys
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -28,8 +27,8 @@ class DialBench:
     output_dir: str = field(default="runs/bench-dial", metadata={"help": "For all runs and the record."})
 
 
-MUON_RATES, ADAMW_RATES = (0.01, 0.02, 0.04), (2e-3, 8e-3)  # beside the quickstarts' own
-ADAMW_FOR_ALL = {"muon_learning_rate": None}
+MUON_RATES = (0.01, 0.02, 0.04, None)  # None: AdamW's rate, as for everything else
+ADAMW_RATES = (2e-3, 8e-3)
 
 
 def main() -> None:
@@ -45,7 +44,7 @@ def main() -> None:
     from lm_recipes.evaluation.contest_texts import Texts
     from lm_recipes.evaluation.runs import RECIPES, Runs
 
-    begun, output = time.perf_counter(), Path(args.output_dir)
+    output = Path(args.output_dir)
     runs, metrics = Runs(output / "runs"), {}
     runs.dry = args.plan
     for track in args.tracks:
@@ -53,13 +52,13 @@ def main() -> None:
         tokenizer, block_size = Path(args.run_dir, f"tokenizer-{track}"), 256 if track == "gpt" else 128
         contest = Contest(runs, Texts(track, Path(args.data), tokenizer, output / "work", block_size), ours)
         for size, seconds in zip(args.sizes, args.seconds, strict=True):
-            metrics[f"{track}, {size}"] = search(contest, size, seconds)
+            metrics[f"{track}, {size}, {seconds:g} s"] = search(contest, size, seconds)
     if args.plan:
         return print(runs.plan())
+    trainings = sum(run["wall_seconds"] for found in metrics.values() for run in found["tried"].values())
     write_results(
-        output, config=asdict(args), inputs={"data": args.data}, metrics=metrics,
-        seconds={"since the last start": time.perf_counter() - begun},
-    )  # fmt: skip
+        output, config=asdict(args), inputs={"data": args.data}, metrics=metrics, seconds={"trainings": trainings}
+    )
     done("shapes and rates tried", output, f"python recipes/report.py --keep {output}")
 
 
@@ -68,35 +67,39 @@ def search(contest, size: str, seconds: float) -> dict:
     from lm_recipes.evaluation.runs import tune
     from lm_recipes.models.size import Size
 
-    tried, shapes, own = {}, Size.named(size).neighbours(), contest.ours["muon_learning_rate"]
+    kept = ("loss", "tokens", "tokens_per_second", "parameters", "wall_seconds")
+    tried, shapes, own = {}, Size.named(size).neighbours(), contest.ours.get("muon_learning_rate")
     variants = {shape: {"size": shape} for shape in (size, *shapes)}
-    steps = contest.steps_in_equal_time(variants | {"AdamW": {"size": size, **ADAMW_FOR_ALL}}, seconds)
+    other = {"size": size, "muon_learning_rate": 0.02 if own is None else None}
+    steps = contest.steps_in_equal_time(variants | {"other optimizer": other}, seconds)
 
     def steps_for(settings: dict) -> int | None:
-        """AdamW makes as many more of them in other shapes as in the size's own."""
-        number = steps[settings["size"]]
-        if number and ADAMW_FOR_ALL.items() <= settings.items():
-            return round(number * steps["AdamW"] / steps[size])
+        """The other optimizer makes as many more or fewer of them in other shapes as in the size's own."""
+        number, rate = steps[settings["size"]], settings.get("muon_learning_rate", own)
+        if number and (rate is None) != (own is None):
+            return round(number * steps["other optimizer"] / steps[size])
         return number
+
+    def said(settings: dict) -> str:
+        all_of_them = contest.ours | settings
+        shape, muon = Size.named(all_of_them["size"]), all_of_them.get("muon_learning_rate")
+        rates = ([] if muon is None else [f"Muon {muon:g}"]) + [f"AdamW {float(all_of_them['learning_rate']):g}"]
+        return ", ".join([f"{shape.width}x{shape.layers}", *rates])
 
     def loss_of(settings: dict) -> float:
         run = contest.trained_for(settings, 0, steps_for(settings), seconds)
         if run is None:
             return float("inf")
-        tried[said(settings)] = {key: run[key] for key in ("loss", "tokens", "tokens_per_second", "parameters")}
+        tried[said(settings)] = {key: run[key] for key in kept}
         return run["loss"]
 
     stages = [
         [{"size": shape} for shape in shapes],
-        [*({"muon_learning_rate": rate} for rate in MUON_RATES if rate != own), ADAMW_FOR_ALL],
+        [{"muon_learning_rate": rate} for rate in MUON_RATES if rate != own],
         [{"learning_rate": rate} for rate in ADAMW_RATES],
     ]
     best = tune({"size": size}, stages, loss_of)
     return {"best": said(best), "tried": tried}
-
-
-def said(settings: dict) -> str:
-    return ", ".join(f"{name} {value}" for name, value in settings.items())
 
 
 if __name__ == "__main__":

@@ -158,33 +158,30 @@ def test_a_slow_minute_gives_no_variant_fewer_steps(tmp_path):
     assert contest.steps_in_equal_time(variants, 38.1) == dict.fromkeys(variants)
 
 
-def test_the_dial_goes_from_shapes_to_optimizers_to_rates_and_adamw_makes_its_own_number_of_steps():
+@pytest.mark.parametrize(("own", "others"), [(0.02, (0.01, 0.04, None)), (None, (0.01, 0.02, 0.04))])
+def test_the_dial_goes_from_shapes_to_optimizers_to_rates_and_the_other_optimizer_makes_its_own_steps(own, others):
     search = runpy.run_path(str(ROOT / "recipes" / "bench" / "dial.py"))["search"]
     asked = []
 
     class Known(SimpleNamespace):
         def steps_in_equal_time(self, variants, seconds):
-            return dict(zip(variants, (100, 80, 120, 110), strict=True))  # 1M, narrow, wide, AdamW
+            return dict(zip(variants, (100, 80, 120, 110), strict=True))  # 1M, narrow, wide, the other optimizer
 
         def trained_for(self, settings, seed, steps, seconds):
             asked.append((*settings.values(), steps))
-            loss = 3 - 0.1 * (settings["size"] == "160x3") - 0.1 * (settings.get("muon_learning_rate", 1) is None)
-            loss -= 0.1 * (settings.get("learning_rate") == 8e-3)
-            return {"loss": loss, "tokens": steps, "tokens_per_second": 1.0, "parameters": 1}
+            better = {"size": "160x3", "muon_learning_rate": others[-1], "learning_rate": 8e-3}
+            loss = 3 - 0.1 * sum(settings.get(name, "") == value for name, value in better.items())
+            return {"loss": loss, "tokens": steps, "tokens_per_second": 1.0, "parameters": 1, "wall_seconds": 60.0}
 
-    found = search(Known(ours={"muon_learning_rate": 0.02}), "1M", 60)
-    assert found["best"] == "size 160x3, muon_learning_rate None, learning_rate 0.008"
+    found = search(Known(ours={"size": "1M", "muon_learning_rate": own, "learning_rate": 3e-3}), "1M", 60)
     assert [(sizes[0], sizes[-1]) for sizes in asked[:3]] == [("1M", 100), ("96x7", 80), ("160x3", 120)]
-    assert asked[3:] == [
-        ("160x3", 0.01, 120),
-        ("160x3", 0.04, 120),
-        ("160x3", None, 132),
-        ("160x3", None, 2e-3, 132),
-        ("160x3", None, 8e-3, 132),
-    ]
+    best = others[-1]
+    rates = [("160x3", rate, 120 if (rate is None) == (own is None) else 132) for rate in others]
+    assert asked[3:] == [*rates, ("160x3", best, 2e-3, 132), ("160x3", best, 8e-3, 132)]
+    assert found["best"] == ("160x3, AdamW 0.008" if best is None else "160x3, Muon 0.04, AdamW 0.008")
     lines = reporting.dial_table({"gpt, 1M": found}).splitlines()
     assert lines[0].startswith("| gpt, 1M | bits per byte |")
-    assert lines[2] == "| size 1M | 3.000 | 100 | 1 | 0.00M |"
+    assert lines[2] == f"| 128x4, {'' if own is None else 'Muon 0.02, '}AdamW 0.003 | 3.000 | 100 | 1 | 0.00M |"
     assert lines[-1] == f"| **{found['best']}** | 2.700 | 132 | 1 | 0.00M |"
 
 
