@@ -4,7 +4,7 @@ VENV   ?= .venv
 PY     := $(VENV)/bin/python
 Q      := runs/quickstart
 
-.PHONY: quickstart test test-all lint bench bench-corpus bench-encoder bench-finetuning bench-inference bench-pretraining clean install install-dev
+.PHONY: quickstart test test-all lint bench bench-corpus bench-dial bench-encoder bench-finetuning bench-inference bench-pretraining clean install install-dev
 .DELETE_ON_ERROR:
 
 install: $(VENV)/.installed
@@ -115,6 +115,10 @@ bench-corpus: install-dev runs/enwik8/corpus/results.json $(Q)/tokenizer-gpt/res
 # What 150 seconds of pretraining are worth to an encoder, two dozen ways: three hours; started again it goes on.
 bench-encoder: install-dev runs/enwik8/corpus/results.json
 	$(PY) recipes/bench/encoder.py && $(PY) recipes/report.py --keep runs/bench-encoder
+
+# Which width, depth and learning rates suit the dial's small sizes: an hour and a half; started again it goes on.
+bench-dial: install-dev runs/enwik8/corpus/results.json $(Q)/tokenizer-gpt/results.json $(Q)/tokenizer-bert/results.json
+	$(PY) recipes/bench/dial.py && $(PY) recipes/report.py --keep runs/bench-dial
 
 # What each way of fine-tuning costs and reaches, and which way a decoder classifies best: an hour and a quarter.
 bench-finetuning: install-dev
