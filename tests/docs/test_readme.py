@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from lm_recipes.artifacts import read_json
-from lm_recipes.reporting.kept import summary_table
+from lm_recipes.models.size import Size
+from lm_recipes.reporting.kept import results_page, summary_table
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *ROOT.glob("docs/*.md")]
@@ -77,6 +78,16 @@ def test_the_table_in_the_readme_is_the_one_that_was_measured():
     text = (ROOT / "README.md").read_text()
     shown = text.split("results/quickstart.json -->\n")[1].split("\n<!-- /quickstart")[0]
     assert shown == summary_table(read_json(ROOT / "results" / "quickstart.json", "record"))
+
+
+def test_the_page_of_results_is_made_of_the_records():
+    assert (ROOT / "results" / "README.md").read_text() == results_page(ROOT / "results")
+
+
+@pytest.mark.parametrize("track", ["gpt", "bert"])
+def test_3m_has_the_shape_that_was_measured_to_be_the_best(track):
+    best = read_json(ROOT / "results" / "bench-dial.json", "record")["metrics"][f"{track}, 3M, 120 s"]["best"]
+    assert best.split(",")[0] == "{0.width}x{0.layers}".format(Size.named("3M"))
 
 
 @pytest.mark.parametrize(
