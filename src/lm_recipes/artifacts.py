@@ -151,11 +151,13 @@ def write_results(
 
     Args:
         config: the settings that shaped the run (flat, JSON-able).
-        inputs: name -> path or Hub id; local ones are stored with their fingerprint.
+        inputs: name -> path or Hub id; local ones are stored with their fingerprint. The YAML of `--config` joins them.
         metrics: name -> number, or nested tables of them. Units are part of the name (`bits_per_byte`, `_bytes`).
         seconds: phase -> wall-clock seconds.
         more_versions: packages beside VERSIONS whose versions shaped the result.
     """
+    if "--config" in sys.argv[:-1]:
+        inputs = inputs | {"config": sys.argv[sys.argv.index("--config") + 1]}
     record = {
         "command": " ".join([f"python {os.path.relpath(sys.argv[0])}", *sys.argv[1:]]),
         "config": config,

@@ -119,11 +119,14 @@ def test_a_fingerprint_follows_content_and_names_and_not_times(tmp_path):
     assert fingerprint(first) != fingerprint(tmp_path / "c")
 
 
-def test_results_name_their_inputs_by_fingerprint(tmp_path):
+def test_results_name_their_inputs_by_fingerprint(tmp_path, monkeypatch):
     (tmp_path / "data").write_text("x")
+    (tmp_path / "rates.yaml").write_text("learning_rate: 1e-3")
+    monkeypatch.setattr("sys.argv", ["pretrain.py", "--config", str(tmp_path / "rates.yaml")])
     record = write_results(
         tmp_path, config={"a": 1}, inputs={"data": str(tmp_path / "data"), "model": "org/name"}, metrics={}, seconds={}
     )
     assert record["inputs"]["data"]["fingerprint"] == fingerprint(tmp_path / "data")
     assert record["inputs"]["model"]["fingerprint"] is None
+    assert record["inputs"]["config"]["fingerprint"] == fingerprint(tmp_path / "rates.yaml")
     assert read_json(tmp_path / "results.json", "results") == record

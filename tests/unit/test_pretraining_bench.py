@@ -158,6 +158,24 @@ def test_a_slow_minute_gives_no_variant_fewer_steps(tmp_path):
     assert contest.steps_in_equal_time(variants, 38.1) == dict.fromkeys(variants)
 
 
+def test_a_sample_is_made_anew_where_what_it_is_held_against_has_changed(tmp_path):
+    made = []
+
+    class Launched(Contest):
+        def _launch(self, who, settings, steps, seed, directory):
+            made.append(settings["muon_learning_rate"])
+            return {"step_seconds": 0.1}
+
+    for rate in (0.03, 0.015, 0.015):
+        ours = {"muon_learning_rate": rate, "per_device_train_batch_size": 16}
+        contest = Launched(Runs(tmp_path), Texts("gpt", tmp_path, tmp_path, tmp_path, 64), ours)
+        contest.sample("ours", {}, 0)
+        contest.sample("ours", {"muon_learning_rate": None}, 0)
+        contest.sample("ours", {"muon_learning_rate": None}, 1)
+        contest.runs._lock.release()
+    assert made == [0.03, None, None, 0.015, None, None]
+
+
 @pytest.mark.parametrize(("own", "others"), [(0.02, (0.01, 0.04, None)), (None, (0.01, 0.02, 0.04))])
 def test_the_dial_goes_from_shapes_to_optimizers_to_rates_and_the_other_optimizer_makes_its_own_steps(own, others):
     search = runpy.run_path(str(ROOT / "recipes" / "bench" / "dial.py"))["search"]

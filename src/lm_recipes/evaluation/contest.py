@@ -139,10 +139,13 @@ class Contest:
         return replace(self, texts=self.texts.with_vocabulary(entries, learn=not self.runs.dry), shapes=shapes)
 
     def sample(self, who: str, settings: dict, turn: int) -> dict | None:
-        """A run over SAMPLE_TOKENS, in its turn, to see how fast it trains; without a loss."""
+        """A run over SAMPLE_TOKENS, in its turn, to see how fast it trains; without a loss.
+
+        It is held against ours of the same turn: where ours has changed since, it is made anew, even of a peer.
+        """
         settings = self._whole(who, settings)
         steps = max(FEWEST_STEPS, SAMPLE_TOKENS // self._tokens_per_step(settings))
-        key = self._key(settings) | {"steps": steps, "turn": turn}
+        key = self._key(settings) | {"steps": steps, "turn": turn, "beside": self.ours}
 
         def train(directory: Path) -> dict:
             return _tidy(self._launch(who, settings, steps, 0, directory), directory)
