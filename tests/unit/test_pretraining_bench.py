@@ -31,6 +31,7 @@ from lm_recipes.evaluation.runs import (
     steps_within,
     time_to_loss,
     tune,
+    typical,
 )
 from lm_recipes.launch import UserError
 from lm_recipes.models import decoder_config, encoder_config
@@ -40,8 +41,8 @@ from lm_recipes.reporting import pretraining as reporting
 ROOT = Path(__file__).parents[2]
 
 
-def run(seconds: float, loss: float, tokens: int = 1000) -> dict:
-    return {"wall_seconds": seconds, "loss": loss, "tokens": tokens}
+def run(seconds: float, loss: float, tokens: float | None = None) -> dict:
+    return {"wall_seconds": seconds, "loss": loss, "tokens": tokens or 100 * seconds}
 
 
 # ---- Times to losses
@@ -52,6 +53,12 @@ def test_the_cheapest_run_at_or_below_the_loss_counts_also_where_a_longer_one_is
     assert time_to_loss(ladder, 2.5) == run(20, 2.4)
     assert time_to_loss(ladder, 2.4) == run(20, 2.4)
     assert time_to_loss(ladder, 2.3) == run(40, 2.0)
+
+
+def test_of_a_run_made_several_times_the_best_time_does_not_count():
+    repeated = [run(14, 2.5, 100), run(12, 2.5, 100), run(30, 2.5, 100), run(13, 2.5, 100)]
+    assert typical([run(20, 2.4, 200), *repeated]) == [run(14, 2.5, 100), run(20, 2.4, 200)]
+    assert time_to_loss(repeated[:3], 2.5) == run(14, 2.5, 100)
 
 
 def test_a_loss_that_no_budget_reaches_has_no_time_and_bounds_the_ratio():

@@ -12,6 +12,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from statistics import median
 
@@ -158,13 +160,22 @@ def climb(
     return made
 
 
+def typical(ladder: Iterable[dict]) -> list[dict]:
+    """Of runs that saw equally many `tokens` the one in the middle by `wall_seconds` (the later of two), by tokens.
+
+    Budgets that come to the same steps repeat a run; its best time would be luck that a peer, run once, has not.
+    """
+    by_tokens = groupby(sorted(ladder, key=itemgetter("tokens", "wall_seconds")), key=itemgetter("tokens"))
+    return [same[len(same) // 2] for same in (list(runs) for _, runs in by_tokens)]
+
+
 def time_to_loss(ladder: Iterable[dict], loss: float) -> dict | None:
-    """Of runs at several budgets the quickest (least `wall_seconds`) that ended at `loss` or below; None: none did.
+    """Of the `typical` runs at several budgets the quickest that ended at `loss` or below; None: none did.
 
     A run between two budgets might have reached it sooner: nothing is interpolated.
     """
-    reached = [run for run in ladder if run["loss"] <= loss]
-    return min(reached, key=lambda run: run["wall_seconds"], default=None)
+    reached = [run for run in typical(ladder) if run["loss"] <= loss]
+    return min(reached, key=itemgetter("wall_seconds"), default=None)
 
 
 def against(peer: dict, ladder: Sequence[dict]) -> dict | None:

@@ -5,7 +5,7 @@ from statistics import median
 
 import matplotlib.pyplot as plt
 
-from lm_recipes.evaluation.runs import compare, spread
+from lm_recipes.evaluation.runs import compare, spread, typical
 from lm_recipes.reporting import plots
 from lm_recipes.reporting.cards import markdown_rows
 
@@ -180,7 +180,7 @@ def _ranged(row: dict, name: str, digits: int) -> str:
 def draw(metrics: dict, peers: dict[str, list], units_per_nat: float, unit: str, title: str) -> str:
     """SVG: loss over wall-clock seconds since a process started, on a logarithmic axis.
 
-    Ours (one line per seed): where runs of each budget ended, on held-out text. Peers: training loss on the way (thin,
+    Ours (a line per seed): where runs of so many tokens ended, on held-out text. Peers: training loss on the way (thin,
     first seed), held-out loss at the end (diamonds) and the level that ours have to reach.
 
     Args:
@@ -191,9 +191,9 @@ def draw(metrics: dict, peers: dict[str, list], units_per_nat: float, unit: str,
         figure, axes = plt.subplots(figsize=(9, 4.6), layout="constrained")
         ends = []
         for number, ladder in enumerate(metrics.get("ours", {"runs": []})["runs"]):
-            points = sorted((run["wall_seconds"], run["loss"]) for run in ladder)
+            points = [(run["wall_seconds"], run["loss"]) for run in typical(ladder)]
             ends += points
-            label = "ours, a run per budget" if number == 0 else None
+            label = "ours, a run per point" if number == 0 else None
             axes.plot(*zip(*points, strict=True), color=plots.ACCENT, marker="o", markersize=4, label=label)
         for name, color in zip([name for name in peers if name in metrics], COLORS, strict=False):
             log = [(entry["seconds"], entry["loss"] * units_per_nat) for entry in peers[name][0]["log"]]
