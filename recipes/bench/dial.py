@@ -37,20 +37,18 @@ def main() -> None:
         raise UserError(f"--seconds {args.seconds}: one for each of --sizes {' '.join(args.sizes)}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which ends the training that is under way, too
 
-    import yaml
-
     from lm_recipes.artifacts import write_results
     from lm_recipes.evaluation.contest import Contest
     from lm_recipes.evaluation.contest_texts import Texts
-    from lm_recipes.evaluation.runs import RECIPES, Runs
+    from lm_recipes.evaluation.runs import Runs, quickstart
 
     output = Path(args.output_dir)
     runs, metrics = Runs(output / "runs"), {}
     runs.dry = args.plan
     for track in args.tracks:
-        ours = yaml.safe_load((RECIPES / track / "configs" / "pretrain-quickstart.yaml").read_text(encoding="utf-8"))
         tokenizer, block_size = Path(args.run_dir, f"tokenizer-{track}"), 256 if track == "gpt" else 128
-        contest = Contest(runs, Texts(track, Path(args.data), tokenizer, output / "work", block_size), ours)
+        texts = Texts(track, Path(args.data), tokenizer, output / "work", block_size)
+        contest = Contest(runs, texts, quickstart(track))
         for size, seconds in zip(args.sizes, args.seconds, strict=True):
             metrics[f"{track}, {size}, {seconds:g} s"] = search(contest, size, seconds)
     if args.plan:

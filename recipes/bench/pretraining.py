@@ -34,6 +34,7 @@ class PretrainingBench:
     ablation_budget: float = field(default=60.0, metadata={"help": "Seconds of ours with one thing changed."})
     only: list[str] | None = field(default=None, metadata={"help": f"Of {' '.join(PARTS)}; default: all."})
     plan: bool = field(default=False, metadata={"help": "Only list what is to run and how long."})
+    settings_of: str | None = field(default=None, metadata={"help": "Record whose settings of peers are not searched."})
     nanogpt: str | None = field(default=None, metadata={"help": "Checkout of karpathy/nanoGPT; else it is left out."})
     size: str = field(default="1M", metadata={"help": "Size dial of ours; peers are matched to it."})
     data: str = field(default="runs/enwik8/corpus", metadata={"help": "Clean corpus directory made by clean.py."})
@@ -65,13 +66,11 @@ def main() -> None:
         raise UserError(f"--track {args.track} --only {args.only}: gpt or bert, and of {' '.join(PARTS)}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which ends the training that is under way, too
 
-    import yaml
-
     from lm_recipes.artifacts import write_results, write_text
     from lm_recipes.evaluation.contest import TURNS, Contest
     from lm_recipes.evaluation.contest_texts import Texts
-    from lm_recipes.evaluation.pretraining_peers import SHIPPED, SPEEDS, STAGES, check_nanogpt
-    from lm_recipes.evaluation.runs import RECIPES, Runs, climb
+    from lm_recipes.evaluation.pretraining_peers import SHIPPED, SPEEDS, STAGES, check_nanogpt, settings_of
+    from lm_recipes.evaluation.runs import Runs, climb, quickstart
     from lm_recipes.models import SIZES
     from lm_recipes.reporting import pretraining as reporting
 
@@ -80,11 +79,10 @@ def main() -> None:
     if args.nanogpt:
         check_nanogpt(Path(args.nanogpt))
     output = Path(args.output_dir or f"runs/bench-pretraining-{args.track}")
-    ours = yaml.safe_load((RECIPES / args.track / "configs" / "pretrain-quickstart.yaml").read_text(encoding="utf-8"))
     runs, tokenizer = Runs(output / "runs"), Path(args.run_dir, f"tokenizer-{args.track}")
     block_size, nanogpt = 256 if gpt else 128, Path(args.nanogpt).resolve() if args.nanogpt else None
     texts = Texts(args.track, Path(args.data), tokenizer, output / "work", block_size, args.eval_kilobytes)
-    contest = Contest(runs, texts, ours | {"size": args.size}, nanogpt, args.warm_compile_cache)
+    contest = Contest(runs, texts, quickstart(args.track) | {"size": args.size}, nanogpt, args.warm_compile_cache)
 
     def turn_to(part: str) -> None:
         """What is asked for from here on is made if it is missing; only read, if the part is not wanted."""
@@ -97,11 +95,13 @@ def main() -> None:
         (f"{script}, fully tuned", "tuned", script, None),
         ("nanoGPT as shipped", "nanogpt", "nanogpt", 0),
         ("nanoGPT, tuned", "nanogpt", "nanogpt", None),
-    ]
-    chosen = {}
-    for name, part, who, stages in searches[: 5 if gpt and args.nanogpt else 3]:
+    ][: 5 if gpt and args.nanogpt else 3]
+    wanted = [name for name, part, *_ in searches if part in (args.only or PARTS)]
+    known, chosen = settings_of(Path(args.settings_of), wanted) if args.settings_of else {}, {}
+    for name, part, who, stages in searches:
         turn_to(part)
-        settings, complete = contest.tuned(who, SHIPPED[who], STAGES[who][:stages], args.seeds[0], args.budget)
+        start, trials = (known[name], []) if name in known else (SHIPPED[who], STAGES[who][:stages])
+        settings, complete = contest.tuned(who, start, trials, args.seeds[0], args.budget)
         if complete or args.plan:
             chosen[name] = (part, who, settings)
 

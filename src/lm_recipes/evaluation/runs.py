@@ -17,6 +17,7 @@ from operator import itemgetter
 from pathlib import Path
 from statistics import median
 
+import yaml
 from filelock import FileLock, Timeout
 
 from lm_recipes.artifacts import read_json, write_json
@@ -26,6 +27,11 @@ logger = logging.getLogger(__name__)
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 FEWEST_STEPS = 16  # with fewer no schedule has a shape
+
+
+def quickstart(track: str) -> dict:
+    """Settings of the quickstart's pretraining, "gpt" or "bert"."""
+    return yaml.safe_load(Path(RECIPES, track, "configs", "pretrain-quickstart.yaml").read_text(encoding="utf-8"))
 
 
 class Runs:
