@@ -382,6 +382,11 @@ def test_the_plan_trains_nothing_and_a_wrong_part_is_one_line(tmp_path):
     assert plan.stdout.splitlines()[-1].endswith("to go")
     assert "run-clm-learning-rate-5e-05" in plan.stdout
     assert not (tmp_path / "out" / "runs").exists()
+    known = [*flags, "--plan", "--settings_of", ROOT / "results" / "bench-pretraining-gpt-180.json"]
+    without_search = subprocess.run([sys.executable, script, *known], capture_output=True, text=True).stdout
+    assert "share" in plan.stdout  # a trial has a share of the steps
+    assert "share" not in without_search
+    assert "warmup-steps-0.05-300-s-seed-2" in without_search
     wrong = subprocess.run([sys.executable, script, *flags, "--only", "everything"], capture_output=True, text=True)
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("error: --track gpt --only")
