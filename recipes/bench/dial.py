@@ -40,7 +40,7 @@ def main() -> None:
     from lm_recipes.artifacts import write_results
     from lm_recipes.evaluation.contest import Contest
     from lm_recipes.evaluation.contest_texts import Texts
-    from lm_recipes.evaluation.runs import Runs, quickstart
+    from lm_recipes.evaluation.runs import Runs, quickstart_settings
 
     output = Path(args.output_dir)
     runs, metrics = Runs(output / "runs"), {}
@@ -48,7 +48,7 @@ def main() -> None:
     for track in args.tracks:
         tokenizer, block_size = Path(args.run_dir, f"tokenizer-{track}"), 256 if track == "gpt" else 128
         texts = Texts(track, Path(args.data), tokenizer, output / "work", block_size)
-        contest = Contest(runs, texts, quickstart(track))
+        contest = Contest(runs, texts, quickstart_settings(track))
         for size, seconds in zip(args.sizes, args.seconds, strict=True):
             metrics[f"{track}, {size}, {seconds:g} s"] = search(contest, size, seconds)
     if args.plan:

@@ -69,8 +69,8 @@ def main() -> None:
     from lm_recipes.artifacts import write_results, write_text
     from lm_recipes.evaluation.contest import TURNS, Contest
     from lm_recipes.evaluation.contest_texts import Texts
-    from lm_recipes.evaluation.pretraining_peers import SHIPPED, SPEEDS, STAGES, check_nanogpt, settings_of
-    from lm_recipes.evaluation.runs import Runs, climb, quickstart
+    from lm_recipes.evaluation.pretraining_peers import SHIPPED, SPEEDS, STAGES, check_nanogpt
+    from lm_recipes.evaluation.runs import Runs, climb, quickstart_settings, settings_of
     from lm_recipes.models import SIZES
     from lm_recipes.reporting import pretraining as reporting
 
@@ -82,7 +82,8 @@ def main() -> None:
     runs, tokenizer = Runs(output / "runs"), Path(args.run_dir, f"tokenizer-{args.track}")
     block_size, nanogpt = 256 if gpt else 128, Path(args.nanogpt).resolve() if args.nanogpt else None
     texts = Texts(args.track, Path(args.data), tokenizer, output / "work", block_size, args.eval_kilobytes)
-    contest = Contest(runs, texts, quickstart(args.track) | {"size": args.size}, nanogpt, args.warm_compile_cache)
+    ours = quickstart_settings(args.track) | {"size": args.size}
+    contest = Contest(runs, texts, ours, nanogpt, args.warm_compile_cache)
 
     def turn_to(part: str) -> None:
         """What is asked for from here on is made if it is missing; only read, if the part is not wanted."""

@@ -28,6 +28,7 @@ from lm_recipes.evaluation.runs import (
     climb,
     compare,
     launch,
+    settings_of,
     steps_within,
     time_to_loss,
     tune,
@@ -145,12 +146,12 @@ def test_trials_get_a_part_of_the_steps_and_the_rate_goes_on_over_whole_runs_whi
 
 def test_settings_found_before_are_taken_from_the_record_instead_of_a_search():
     record = ROOT / "results" / "bench-pretraining-gpt-180.json"
-    found = pretraining_peers.settings_of(record, ["run_clm as shipped", "nanoGPT as shipped", "nanoGPT, tuned"])
+    found = settings_of(record, ["run_clm as shipped", "nanoGPT as shipped", "nanoGPT, tuned"])
     assert found["run_clm as shipped"] == pretraining_peers.SHIPPED["run_clm"]
     assert found["nanoGPT as shipped"] == pretraining_peers.SHIPPED["nanogpt"] != found["nanoGPT, tuned"]
     assert set(found["nanoGPT, tuned"]) == set(found["nanoGPT as shipped"])
     with pytest.raises(UserError, match=r"bench-pretraining-gpt-180.json: no settings of 'run_mlm as shipped'"):
-        pretraining_peers.settings_of(record, ["run_mlm as shipped"])
+        settings_of(record, ["run_mlm as shipped"])
 
 
 def test_a_slow_minute_gives_no_variant_fewer_steps(tmp_path):

@@ -23,7 +23,6 @@ from pathlib import Path
 
 import numpy as np
 
-from lm_recipes.artifacts import read_json
 from lm_recipes.launch import UserError
 
 STARTED = time.time()
@@ -57,21 +56,6 @@ SPEEDS = {  # changes to what ships, where nothing but speed is compared
     "bf16, batch 32": {"bf16": True, "batch_size": 32},
     "bf16, batch 32, compiled": {"bf16": True, "batch_size": 32, "compile": True},
 }
-
-
-def settings_of(record: Path, rows: Iterable[str]) -> dict[str, dict]:
-    """Row -> the settings that a search found for it, from a kept record of recipes/bench/pretraining.py.
-
-    Raises:
-        UserError: the record is not there, or lacks one of the rows.
-    """
-    found, metrics = {}, read_json(record, "record").get("metrics", {})
-    for row in rows:
-        if "settings_chosen" not in metrics.get(row, {}):
-            raise UserError(f"{record}: no settings of {row!r}; leave its part out (--only) or --settings_of")
-        flags = [flag.split()[0] for flag in metrics[row]["settings_chosen"].split(", ")]
-        found[row] = {flag: metrics[row]["runs"][0]["settings"][flag] for flag in flags}
-    return found
 
 
 def main(arguments: list[str] | None = None) -> None:

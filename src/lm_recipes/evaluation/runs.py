@@ -29,7 +29,7 @@ RECIPES = Path(__file__).parents[3] / "recipes"
 FEWEST_STEPS = 16  # with fewer no schedule has a shape
 
 
-def quickstart(track: str) -> dict:
+def quickstart_settings(track: str) -> dict:
     """Settings of the quickstart's pretraining, "gpt" or "bert"."""
     return yaml.safe_load(Path(RECIPES, track, "configs", "pretrain-quickstart.yaml").read_text(encoding="utf-8"))
 
@@ -148,6 +148,21 @@ def tune(start: dict, stages: Iterable[Sequence[dict]], loss_of: Callable[[dict]
         if loss < lowest:
             best, lowest = settings, loss
     return best
+
+
+def settings_of(record: Path, rows: Iterable[str]) -> dict[str, dict]:
+    """Row -> the settings that a search found for it, from a kept record of recipes/bench/pretraining.py.
+
+    Raises:
+        UserError: the record is not there, or lacks one of the rows.
+    """
+    found, metrics = {}, read_json(record, "record").get("metrics", {})
+    for row in rows:
+        if "settings_chosen" not in metrics.get(row, {}):
+            raise UserError(f"{record}: no settings of {row!r}; leave its part out (--only) or --settings_of")
+        flags = [flag.split()[0] for flag in metrics[row]["settings_chosen"].split(", ")]
+        found[row] = {flag: metrics[row]["runs"][0]["settings"][flag] for flag in flags}
+    return found
 
 
 def climb(
